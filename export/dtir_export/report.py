@@ -1,0 +1,67 @@
+"""The parity report as files: figures as JSON, pictures as PNG. It holds photos: never ship it."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dtir_export.parity import Comparison
+from dtir_sdk.drawing import side_by_side
+from dtir_sdk.errors import OutputError
+
+JSON_NAME, PNG_NAME = "parity.json", "parity.png"
+AMPLIFIED = 16
+
+_ROWS = 8
+
+
+def report_files(comparison: Comparison) -> dict[str, bytes]:
+    """Encodes a comparison.
+
+    Args:
+        comparison: from `compare`.
+
+    Returns:
+        File name to content.
+
+    Raises:
+        OutputError: the picture cannot be encoded.
+    """
+    text = json.dumps(comparison.report.to_json(), indent=2, allow_nan=False) + "\n"
+    done, png = cv2.imencode(".png", grid(comparison)[..., ::-1])
+    if not done:
+        raise OutputError(f"{PNG_NAME} could not be encoded")
+    return {JSON_NAME: text.encode(), PNG_NAME: png.tobytes()}
+
+
+def grid(comparison: Comparison) -> NDArray[np.uint8]:
+    """Sets up to eight photos, and what became of each, into rows.
+
+    Returns:
+        uint8 [H, W, 3], RGB: photo, PyTorch's cartoon, the exported graph's cartoon, their
+        difference 16 times over around grey, and the photo restored by the exported graph; what
+        was not exported is left out.
+    """
+    made, deployed = comparison.torch, comparison.deployed
+    assert made.cartoons is not None and made.restored is not None
+    columns = [("photo", comparison.photos), ("PyTorch", made.cartoons)]
+    if deployed.cartoons is not None:
+        columns.append(("exported", deployed.cartoons))
+        columns.append(
+            (f"difference x{AMPLIFIED}", amplified(made.cartoons, deployed.cartoons))
+        )
+    if deployed.restored is not None:
+        columns.append(("restored", deployed.restored))
+    count = len(comparison.photos)
+    chosen = np.linspace(0, count - 1, min(_ROWS, count)).round().astype(int)
+    rows = [[pictures[position] for _, pictures in columns] for position in chosen]
+    return side_by_side(rows, [caption for caption, _ in columns])
+
+
+def amplified(expected: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Shows the difference of two pictures: grey where they are equal. Shapes are kept."""
+    difference = (found.astype(np.int32) - expected) * AMPLIFIED + 128
+    return difference.clip(0, 255).astype(np.uint8)

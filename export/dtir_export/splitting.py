@@ -1,0 +1,57 @@
+"""A bundle's graphs, verified and copied into a bundle for one party. Needs no PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dtir_sdk.bundle import MAY_HOLD, Bundle, FilePrecision, ModelName, Role, write_bundle
+from dtir_sdk.errors import BundleError, ConfigurationError
+
+
+def split_bundle(source: Path, output: Path, role: Role, name: str | None = None) -> Bundle:
+    """Writes a bundle with what one party may hold of another bundle.
+
+    Args:
+        source: the bundle's folder.
+        output: folder of the new bundle; a bundle there is replaced.
+        role: whose bundle it becomes.
+        name: the new bundle's name; None keeps the old one.
+
+    Returns:
+        The new bundle.
+
+    Raises:
+        BundleError: the source is damaged, or does not hold what the role needs.
+        ConfigurationError: the new bundle would replace the source, or lie inside of it.
+        OutputError: the new bundle cannot be written.
+    """
+    bundle = Bundle.open(source)
+    manifest = bundle.manifest
+    if output.resolve().is_relative_to(source.resolve()):
+        raise ConfigurationError(
+            f"{output} lies in the bundle that is to be split: name another folder with --output"
+        )
+    missing = sorted(MAY_HOLD[role] - set(manifest.files))
+    if missing:
+        raise BundleError(
+            f"{source} is a bundle of the role {manifest.role!r} without a {missing[0]}: a bundle "
+            f"of the role {role!r} cannot be made from it"
+        )
+    models: dict[ModelName, tuple[bytes, FilePrecision]] = {
+        model: (bundle.model(model), file.precision)
+        for model, file in manifest.files.items()
+        if model in MAY_HOLD[role]
+    }
+    return write_bundle(
+        output,
+        name=name or manifest.name,
+        image_size=manifest.image_size,
+        attribute=manifest.attribute,
+        labels=manifest.labels,
+        role=role,
+        models=models,
+        metrics=manifest.metrics,
+        training_data=manifest.training_data,
+        intended_use=manifest.intended_use,
+        limits=manifest.limits,
+    )

@@ -1,0 +1,488 @@
+"""The bundle: a folder with a manifest and the graphs that one party may hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, cast, get_args
+
+import dtir_sdk
+from dtir_sdk.errors import BundleError, OutputError
+from dtir_sdk.files import reason, sync
+from dtir_sdk.onnx_file import holds_external_data
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+Role = Literal["full", "edge", "cloud", "authority"]
+ModelName = Literal["transfer", "recognizer", "restorer"]
+FilePrecision = Literal["fp32", "fp16", "int8"]
+
+MAY_HOLD: Mapping[Role, frozenset[ModelName]] = {
+    "full": frozenset(("transfer", "recognizer", "restorer")),
+    "edge": frozenset(("transfer",)),
+    "cloud": frozenset(("recognizer",)),
+    "authority": frozenset(("restorer",)),
+}
+
+_Kind = TypeVar("_Kind")
+_KINDS = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One graph of a bundle.
+
+    Attributes:
+        file: name of the ONNX file inside the bundle's folder.
+        sha256: SHA-256 of the file, 64 lower-case hexadecimal digits.
+        precision: precision that the graph is stored in.
+    """
+
+    file: str
+    sha256: str
+    precision: FilePrecision
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A data set that the bundle's networks were trained on.
+
+    Attributes:
+        name: the data set.
+        licence: under which terms it may be used.
+        pictures: how many of its pictures were used.
+    """
+
+    name: str
+    licence: str
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says about itself: the machine's contract and the reader's model card.
+
+    Attributes:
+        name: the bundle's name.
+        image_size: S, the side of the square crop in pixels.
+        attribute: what is recognised, such as `gender`.
+        labels: the K labels, in the order of the recognizer's output.
+        role: whose bundle it is.
+        files: the graphs it holds.
+        metrics: figures measured on these graphs; any JSON object.
+        training_data: the data sets that the networks were trained on.
+        intended_use: what it is for.
+        limits: what it cannot do.
+        created: ISO date.
+        dtir_version: version of dtir that wrote it.
+        format_version: version of the bundle format.
+    """
+
+    name: str
+    image_size: int
+    attribute: str
+    labels: tuple[str, ...]
+    role: Role
+    files: Mapping[ModelName, ModelFile]
+    metrics: Mapping[str, Any]
+    training_data: tuple[TrainingData, ...]
+    intended_use: str
+    limits: tuple[str, ...]
+    created: str
+    dtir_version: str
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = MANIFEST) -> Manifest:
+        """Reads and checks a manifest; fields that this version does not know are passed over.
+
+        Args:
+            text: the JSON document.
+            where: what to call it in an error.
+
+        Raises:
+            BundleError: it is no manifest, or one of a newer format.
+        """
+        try:
+            document = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{where} is not well-formed JSON: {reason(error)}") from error
+        if not isinstance(document, dict):
+            raise BundleError(f"{where} must hold a JSON object")
+        return _parse(document, where)
+
+    def to_json(self) -> str:
+        """Returns the manifest as the text of `manifest.json`."""
+        document = {"format_version": self.format_version, **asdict(self)}
+        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it says about itself.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | PathLike[str] | None = None) -> Bundle:
+        """Opens a bundle: reads its manifest and checks that its files are there.
+
+        Files are hashed when they are used, by `model`, or all of them by `verify`.
+
+        Args:
+            path: the bundle's folder; None is the one that comes with dtir.
+
+        Raises:
+            BundleError: it is missing, wrongly built, newer than this version, or holds more
+                than its party may hold.
+
+        Examples:
+            >>> Bundle.open("no/such/folder")
+            Traceback (most recent call last):
+            ...
+            dtir_sdk.errors.BundleError: no/such/folder is not there: name a bundle's folder...
+        """
+        folder = default_folder() if path is None else Path(path)
+        manifest_path = folder / MANIFEST
+        try:
+            if not folder.is_dir():
+                if path is None:
+                    raise BundleError(f"{folder} is missing: reinstall dtir, or name a bundle")
+                what = "is a file" if folder.exists() else "is not there"
+                raise BundleError(f"{folder} {what}: name a bundle's folder, with a {MANIFEST}")
+            if not manifest_path.is_file():
+                raise BundleError(f"{folder} is no bundle: it holds no {MANIFEST}")
+            text = manifest_path.read_bytes()
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{manifest_path} could not be read: {reason(error)}") from error
+        bundle = cls(folder, Manifest.from_json(text, str(manifest_path)))
+        for name in bundle.manifest.files:
+            bundle.model_path(name)
+        return bundle
+
+    def model_path(self, name: ModelName) -> Path:
+        """Returns where a graph lies.
+
+        Args:
+            name: `transfer`, `recognizer` or `restorer`.
+
+        Raises:
+            BundleError: the bundle does not hold it, or the file is missing or lies elsewhere.
+        """
+        manifest = self.manifest
+        if name not in manifest.files:
+            raise BundleError(
+                f"{self.folder} holds no {name}: its role is {manifest.role!r} and it holds "
+                f"{_listed(manifest.files)} only"
+            )
+        path = self.folder / manifest.files[name].file
+        try:
+            inside = path.resolve().parent == self.folder.resolve()
+            present = path.is_file()
+        except OSError as error:
+            raise BundleError(f"{path} could not be read: {reason(error)}") from error
+        if not inside:
+            raise BundleError(f"{path} leads out of the bundle: copy the file itself into it")
+        if not present:
+            raise BundleError(f"{path} is missing: copy or export the bundle again")
+        return path
+
+    def model(self, name: ModelName) -> bytes:
+        """Reads a graph. The bytes returned are the very bytes that were checked.
+
+        Args:
+            name: `transfer`, `recognizer` or `restorer`.
+
+        Returns:
+            The ONNX file.
+
+        Raises:
+            BundleError: the bundle does not hold it, or it is missing, changed, no ONNX model,
+                or keeps data in other files.
+        """
+        path = self.model_path(name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path} could not be read: {reason(error)}") from error
+        if hashlib.sha256(data).hexdigest() != self.manifest.files[name].sha256:
+            raise BundleError(
+                f"{path} is not the file that the manifest describes (SHA-256 differs): "
+                "copy or export the bundle again"
+            )
+        _check_graph(data, str(path))
+        return data
+
+    def verify(self) -> None:
+        """Reads and checks every graph.
+
+        Raises:
+            BundleError: as `model`.
+        """
+        for name in self.manifest.files:
+            self.model(name)
+
+
+def default_folder() -> Path:
+    """Returns where the bundle that comes with dtir lies."""
+    return Path(str(resources.files("dtir_sdk"))) / "models" / "default"
+
+
+def write_bundle(
+    folder: str | PathLike[str],
+    *,
+    name: str,
+    image_size: int,
+    attribute: str,
+    labels: Sequence[str],
+    role: Role,
+    models: Mapping[ModelName, tuple[bytes, FilePrecision]],
+    metrics: Mapping[str, Any],
+    training_data: Sequence[TrainingData],
+    intended_use: str,
+    limits: Sequence[str],
+    created: date | None = None,
+    attachments: Mapping[str, bytes] | None = None,
+) -> Bundle:
+    """Writes a bundle, whole or not at all.
+
+    Args:
+        folder: where to; an empty folder or a bundle there is replaced, anything else refused.
+        name: see `Manifest`, as for the arguments down to `limits`.
+        image_size: S in pixels.
+        attribute: what is recognised.
+        labels: the K labels in the order of the recognizer's output.
+        role: whose bundle it is.
+        models: for each graph its ONNX file and the precision that it is stored in.
+        metrics: any JSON object.
+        training_data: the data sets.
+        intended_use: what it is for.
+        limits: what it cannot do.
+        created: the manifest's date; None is today.
+        attachments: further files by name, such as a licence or a report.
+
+    Returns:
+        The bundle as written.
+
+    Raises:
+        BundleError: a value does not fit, a graph keeps data in other files, or the role holds
+            more than that party may hold.
+        OutputError: the folder cannot be written or holds something else.
+    """
+    target = Path(folder).absolute()
+    manifest = Manifest(
+        name=name,
+        image_size=image_size,
+        attribute=attribute,
+        labels=tuple(labels),
+        role=role,
+        files={
+            model: ModelFile(f"{model}.onnx", hashlib.sha256(data).hexdigest(), precision)
+            for model, (data, precision) in models.items()
+        },
+        metrics=dict(metrics),
+        training_data=tuple(training_data),
+        intended_use=intended_use,
+        limits=tuple(limits),
+        created=(created or date.today()).isoformat(),
+        dtir_version=dtir_sdk.__version__,
+    )
+    for model, (data, _) in models.items():
+        _check_graph(data, f"{model}.onnx")
+    try:
+        text = manifest.to_json()
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"the manifest cannot be written as JSON: {reason(error)}") from error
+    Manifest.from_json(text)
+    contents = dict(attachments or {})
+    for attachment in contents:
+        if not _is_plain_name(attachment) or attachment == MANIFEST:
+            raise BundleError(f"{attachment!r} cannot be the name of a bundle's attachment")
+    contents |= {manifest.files[model].file: data for model, (data, _) in models.items()}
+    contents[MANIFEST] = text.encode()
+    try:
+        _replace_folder(target, contents)
+    except OSError as error:
+        raise OutputError(f"{target} could not be written: {reason(error)}") from error
+    return Bundle.open(target)
+
+
+def _replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file: name a folder for the bundle")
+    occupied = target.is_dir() and any(target.iterdir())
+    if occupied and not (target / MANIFEST).is_file():
+        raise OutputError(f"{target} holds something that is no bundle: name another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name[:80]}.", dir=target.parent) as work:
+        fresh, former = Path(work) / "fresh", Path(work) / "former"
+        fresh.mkdir()
+        for file, data in contents.items():
+            (fresh / file).write_bytes(data)
+            sync(fresh / file)
+        if occupied:
+            target.rename(former)
+        try:
+            fresh.rename(target)
+        except BaseException:
+            if occupied:
+                former.rename(target)
+            raise
+        if occupied:
+            shutil.rmtree(former)
+
+
+def _check_graph(data: bytes, where: str) -> None:
+    try:
+        external = holds_external_data(data)
+    except ValueError as error:
+        raise BundleError(f"{where} is no ONNX model: export the bundle again") from error
+    if external:
+        raise BundleError(
+            f"{where} keeps its data in other files (ONNX external data), which a bundle's "
+            "hashes do not cover: export it as a single file"
+        )
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _listed(names: Mapping[ModelName, object] | frozenset[ModelName]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _is_plain_name(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", name) is not None
+
+
+class _Fields:
+    """Takes typed fields out of a JSON object, or says which one does not fit."""
+
+    def __init__(self, document: Mapping[str, Any], where: str) -> None:
+        self._document = document
+        self._where = where
+
+    def refuse(self, key: str, problem: str) -> NoReturn:
+        raise BundleError(f"{self._where}: field {key!r} {problem}")
+
+    def take(self, key: str, kind: type[_Kind]) -> _Kind:
+        if key not in self._document:
+            self.refuse(key, "is missing")
+        value = self._document[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            self.refuse(key, f"must be {_KINDS[kind]}")
+        return value
+
+    def text(self, key: str) -> str:
+        value = self.take(key, str)
+        if not value.strip():
+            self.refuse(key, "must not be empty")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self.take(key, list)
+        if not all(isinstance(value, str) and value.strip() for value in values):
+            self.refuse(key, "must be a list of texts, none of them empty")
+        return tuple(values)
+
+    def number(self, key: str, low: int, high: float = math.inf) -> int:
+        value = self.take(key, int)
+        if not low <= value <= high:
+            span = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+            self.refuse(key, f"must be {span}, and is {str(value)[:20]}")
+        return value
+
+    def one_of(self, key: str, choices: tuple[str, ...]) -> str:
+        value = self.take(key, str)
+        if value not in choices:
+            self.refuse(key, f"must be one of {', '.join(choices)}, and is {value[:40]!r}")
+        return value
+
+    def objects(self, key: str) -> list[tuple[str, _Fields]]:
+        value = self.take(key, cast("type[Any]", list if key == "training_data" else dict))
+        pairs = enumerate(value) if isinstance(value, list) else value.items()
+        objects = []
+        for inner, document in pairs:
+            if not isinstance(document, dict):
+                self.refuse(key, f"must hold objects, and {str(inner)[:40]!r} is none")
+            objects.append((str(inner), _Fields(document, f"{self._where}: {key} {inner!r:.40}")))
+        return objects
+
+
+def _parse(document: Mapping[str, Any], where: str) -> Manifest:
+    fields = _Fields(document, where)
+    version = fields.number("format_version", 1)
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{where} has format version {str(version)[:20]}, and this dtir reads up to "
+            f"{FORMAT_VERSION}: upgrade with pip install --upgrade dtir"
+        )
+    role = cast("Role", fields.one_of("role", get_args(Role)))
+    labels = fields.texts("labels")
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        fields.refuse("labels", "must be two labels or more, no two the same")
+    created = fields.text("created")
+    try:
+        date.fromisoformat(created)
+    except ValueError:
+        fields.refuse("created", f"must be an ISO date, and is {created[:40]!r}")
+    return Manifest(
+        name=fields.text("name"),
+        image_size=fields.number("image_size", 8, 4096),
+        attribute=fields.text("attribute"),
+        labels=labels,
+        role=role,
+        files=_parse_files(fields, role),
+        metrics=fields.take("metrics", cast("type[dict[str, Any]]", dict)),
+        training_data=tuple(
+            TrainingData(inner.text("name"), inner.text("licence"), inner.number("pictures", 0))
+            for _, inner in fields.objects("training_data")
+        ),
+        intended_use=fields.text("intended_use"),
+        limits=fields.texts("limits"),
+        created=created,
+        dtir_version=fields.text("dtir_version"),
+        format_version=version,
+    )
+
+
+def _parse_files(fields: _Fields, role: Role) -> Mapping[ModelName, ModelFile]:
+    files: dict[ModelName, ModelFile] = {}
+    for key, inner in fields.objects("files"):
+        if key not in get_args(ModelName):
+            fields.refuse("files", f"knows no {key[:40]!r}, only {', '.join(get_args(ModelName))}")
+        file, digest = inner.text("file"), inner.text("sha256")
+        if not _is_plain_name(file):
+            inner.refuse("file", f"must be a plain file name in the bundle, not {file[:80]!r}")
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            inner.refuse("sha256", "must be 64 lower-case hexadecimal digits")
+        precision = inner.one_of("precision", get_args(FilePrecision))
+        files[cast("ModelName", key)] = ModelFile(file, digest, cast("FilePrecision", precision))
+    if not files:
+        fields.refuse("files", "must name at least one graph")
+    excess = frozenset(files) - MAY_HOLD[role]
+    if excess:
+        fields.refuse(
+            "files",
+            f"holds {_listed(excess)}, which the role {role!r} may not: it may hold "
+            f"{_listed(MAY_HOLD[role])}",
+        )
+    return files

@@ -1,0 +1,140 @@
+"""The engines that run the graphs, and the choice among them.
+
+An engine is a module of this package with `NAME`, `problem(device)` and a subclass of `Engine`;
+it is known to the SDK by its lines in `_ENGINES` and `_ORDER`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, get_args
+
+from dtir_sdk.engines.base import (
+    Choice,
+    Device,
+    Engine,
+    EngineInfo,
+    Graph,
+    Precision,
+    Signature,
+    Tensor,
+)
+from dtir_sdk.errors import ConfigurationError, EngineError
+
+__all__ = [
+    "Choice",
+    "Device",
+    "Engine",
+    "EngineInfo",
+    "Graph",
+    "Precision",
+    "Signature",
+    "Tensor",
+    "choose",
+    "load",
+    "problems",
+]
+
+_ENGINES = {
+    "openvino": ("dtir_sdk.engines.openvino", "OpenVinoEngine"),
+    "onnxruntime": ("dtir_sdk.engines.onnxruntime", "OnnxRuntimeEngine"),
+}
+_ORDER: tuple[tuple[str, Device], ...] = (
+    ("onnxruntime", "cuda"),
+    ("openvino", "cpu"),
+    ("onnxruntime", "cpu"),
+)
+
+
+def choose(engine: str = "auto", device: str = "auto") -> Choice:
+    """Picks the engine and the device: the first, of those asked for, that works here.
+
+    The order is ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU.
+
+    Args:
+        engine: `auto`, `openvino` or `onnxruntime`.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        The choice, with its reason.
+
+    Raises:
+        EngineError: the name is unknown, or what was asked for cannot be had.
+
+    Examples:
+        >>> choose("openvino", "cuda")
+        Traceback (most recent call last):
+        ...
+        dtir_sdk.errors.EngineError: openvino does not run on cuda: it runs on cpu
+    """
+    if engine not in ("auto", *_ENGINES):
+        raise EngineError(f"no engine is called {engine!r}: there are {_listed(_ENGINES)}, or auto")
+    if device not in ("auto", *get_args(Device)):
+        raise EngineError(f"no device is called {device!r}: there are cpu, cuda, or auto")
+    candidates = [pair for pair in _ORDER if engine in ("auto", pair[0])]
+    devices = [at for _, at in candidates]
+    candidates = [pair for pair in candidates if device in ("auto", pair[1])]
+    if not candidates:
+        raise EngineError(f"{engine} does not run on {device}: it runs on {_listed(devices)}")
+    passed: list[str] = []
+    for name, at in candidates:
+        trouble = _module(name).problem(at)
+        if trouble is None:
+            return Choice(name, at, _reason(engine, device, passed))
+        passed.append(trouble)
+    raise EngineError("; ".join(passed))
+
+
+def load(
+    graph: Graph, choice: Choice, precision: str = "auto", threads: int | None = None
+) -> Engine:
+    """Loads a graph in the engine that was chosen.
+
+    Args:
+        graph: the graph, with the signature that it must have.
+        choice: from `choose`.
+        precision: `auto`, `bf16` or `f32`.
+        threads: CPU threads; None leaves it to the engine.
+
+    Returns:
+        The engine, ready to run; close it when done.
+
+    Raises:
+        BundleError: the graph's signature is wrong.
+        EngineError: the engine cannot load it, or not in this precision.
+        ConfigurationError: the precision or the number of threads is none.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigurationError(f"precision must be auto, bf16 or f32, not {precision!r}")
+    if threads is not None and threads < 1:
+        raise ConfigurationError(f"threads must be 1 or more, not {threads}")
+    engine: Engine = getattr(_module(choice.engine), _ENGINES[choice.engine][1])(
+        graph, choice, precision, threads
+    )
+    return engine
+
+
+def problems() -> dict[str, str | None]:
+    """Says of every engine and device, as `engine on device`, why it cannot be had here.
+
+    Returns:
+        The reason, or None where it can be had; in the order in which `choose` tries them.
+    """
+    return {f"{name} on {at}": _module(name).problem(at) for name, at in _ORDER}
+
+
+def _module(name: str) -> Any:  # noqa: ANN401
+    return import_module(_ENGINES[name][0])
+
+
+def _reason(engine: str, device: str, passed: list[str]) -> str:
+    asked = [name for name in (engine, device) if name != "auto"]
+    parts = [f"asked for {' on '.join(asked)}"] if asked else []
+    if not passed and len(asked) < 2:
+        parts.append("the first choice")
+    parts += passed
+    return "; ".join(parts)
+
+
+def _listed(names: Any) -> str:  # noqa: ANN401
+    return ", ".join(dict.fromkeys(names))

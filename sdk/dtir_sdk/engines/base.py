@@ -1,0 +1,172 @@
+"""What every engine is: one graph, loaded, that takes one array and gives one array."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtir_sdk.errors import BundleError, EngineError
+from dtir_sdk.files import reason
+
+Device = Literal["cpu", "cuda"]
+Precision = Literal["auto", "bf16", "f32"]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a graph.
+
+    Attributes:
+        name: its name in the graph.
+        dtype: NumPy's name of its type.
+        shape: its dimensions; None is a free one.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        sides = ",".join("N" if side is None else str(side) for side in self.shape)
+        return f"{self.name} {self.dtype} [{sides}]"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a graph."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(map(str, self.inputs))} -> {', '.join(map(str, self.outputs))}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph to load.
+
+    Attributes:
+        data: the ONNX file.
+        file: its name, for errors.
+        precision: the precision that it is stored in: `fp32`, `fp16` or `int8`.
+        signature: the inputs and outputs that it must have.
+    """
+
+    data: bytes
+    file: str
+    precision: str
+    signature: Signature
+
+    def check(self, found: Signature) -> None:
+        """Refuses a graph whose inputs and outputs are not what they must be.
+
+        Raises:
+            BundleError: they differ; the text names the file and both signatures.
+        """
+        if found != self.signature:
+            raise BundleError(
+                f"{self.file} has the signature {found}, and must have {self.signature}: "
+                "export the bundle again"
+            )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which engine on which device, and why.
+
+    Attributes:
+        engine: the engine's name.
+        device: `cpu` or `cuda`.
+        reason: why this one, for the user to read.
+    """
+
+    engine: str
+    device: Device
+    reason: str
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What a loaded engine is.
+
+    Attributes:
+        engine: the engine's name.
+        device: `cpu` or `cuda`.
+        processor: the maker's name of the processor or card.
+        precision: the arithmetic that it computes in.
+        reason: why it was picked.
+    """
+
+    engine: str
+    device: Device
+    processor: str
+    precision: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{self.engine} on {self.device} ({self.processor}), {self.precision}"
+        return f"{where}: {self.reason}"
+
+
+class Engine(ABC):
+    """A loaded graph. May be shared by threads: calls are serialised.
+
+    Attributes:
+        info: what it is and why it was picked.
+        signature: the graph's inputs and outputs.
+    """
+
+    def __init__(self, info: EngineInfo, signature: Signature) -> None:
+        self.info = info
+        self.signature = signature
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def infer(self, batch: Array) -> Array:
+        """Runs the graph.
+
+        Args:
+            batch: C-contiguous [N, ...] with N of 1 or more, of the graph's input type.
+
+        Returns:
+            [N, ...] of the graph's output type; the caller's own.
+
+        Raises:
+            EngineError: the engine is closed, failed, or gave numbers that are not finite.
+        """
+        with self._lock:
+            if self._closed:
+                raise EngineError("used after close(): make a new one")
+            try:
+                output = self._infer(batch)
+            except Exception as error:
+                raise EngineError(
+                    f"{self.info.engine} failed on a batch of {len(batch)}: {reason(error)}"
+                ) from error
+        if output.dtype.kind == "f" and not np.isfinite(output).all():
+            raise EngineError(
+                f"{self.info.engine} gave numbers that are not finite: result refused"
+            )
+        return output
+
+    def close(self) -> None:
+        """Frees the graph; may be called again."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._release()
+
+    @abstractmethod
+    def _infer(self, batch: Array) -> Array:
+        """Runs the graph, under the lock; may raise anything."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Drops what the engine holds, under the lock."""

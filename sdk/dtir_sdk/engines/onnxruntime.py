@@ -1,0 +1,141 @@
+"""ONNX Runtime: NVIDIA cards through CUDA, and the reference on the CPU."""
+
+from __future__ import annotations
+
+import platform
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dtir_sdk.engines.base import (
+    Array,
+    Choice,
+    Device,
+    Engine,
+    EngineInfo,
+    Graph,
+    Precision,
+    Signature,
+    Tensor,
+)
+from dtir_sdk.errors import EngineError
+from dtir_sdk.files import reason
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+NAME = "onnxruntime"
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+_PROVIDERS = {"cpu": _CPU, "cuda": _CUDA}
+_NO_CUDA = 'install it with pip install "dtir[cuda]" on a machine with an NVIDIA driver'
+_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+# y = Identity(x), float32 [1]: enough to learn whether CUDA really starts.
+_SMALLEST_MODEL = bytes.fromhex(
+    "080812003a370a100a017812017922084964656e746974791201675a0f0a0178"
+    "120a0a08080112040a020801620f0a0179120a0a08080112040a02080142040a001012"
+)
+
+
+def problem(device: Device) -> str | None:
+    """Says why this engine cannot be had on a device, or None where it can."""
+    installed = find_spec("onnxruntime") is not None
+    if device == "cuda":
+        return _cuda_problem() if installed else f"onnxruntime-gpu is not installed: {_NO_CUDA}"
+    return None if installed else 'onnxruntime is not installed: pip install "dtir[onnxruntime]"'
+
+
+def _cuda_problem() -> str | None:
+    import onnxruntime  # noqa: PLC0415
+
+    if _CUDA not in onnxruntime.get_available_providers():
+        return f"the onnxruntime that is installed has no CUDA: {_NO_CUDA}"
+    try:
+        session = _session(_SMALLEST_MODEL, "cuda", None)
+        session.run(None, {"x": np.ones(1, np.float32)})
+    except Exception as error:
+        return f"onnxruntime cannot use CUDA here ({reason(error)}): {_NO_CUDA}"
+    if session.get_providers()[0] != _CUDA:
+        return f"onnxruntime cannot start CUDA here: {_NO_CUDA}"
+    return None
+
+
+class OnnxRuntimeEngine(Engine):
+    """A graph in ONNX Runtime.
+
+    Args:
+        graph: what to load.
+        choice: why this engine, and on which device.
+        precision: `auto` is the file's own (on CUDA, FP32 arithmetic may use TF32); `f32` is
+            FP32 without TF32. bf16 cannot be had: the arithmetic is in the file.
+        threads: CPU threads; None leaves it to ONNX Runtime.
+
+    Raises:
+        BundleError: the graph's signature is wrong.
+        EngineError: the graph cannot be loaded, or the precision or CUDA cannot be had.
+    """
+
+    def __init__(
+        self, graph: Graph, choice: Choice, precision: Precision, threads: int | None
+    ) -> None:
+        if precision == "bf16" or (precision == "f32" and graph.precision == "fp16"):
+            raise EngineError(
+                f"onnxruntime computes {graph.file} as it is stored ({graph.precision}), not in "
+                f"{precision}: ask for precision 'auto', or export another bundle"
+            )
+        try:
+            session = _session(graph.data, choice.device, threads, tf32=precision != "f32")
+        except Exception as error:
+            raise EngineError(f"onnxruntime cannot load {graph.file}: {reason(error)}") from error
+        if session.get_providers()[0] != _PROVIDERS[choice.device]:
+            raise EngineError(f"onnxruntime cannot start {choice.device} here: {_NO_CUDA}")
+        signature = Signature(
+            tuple(_tensor(value) for value in session.get_inputs()),
+            tuple(_tensor(value) for value in session.get_outputs()),
+        )
+        graph.check(signature)
+        self._session: onnxruntime.InferenceSession | None = session
+        self._input = signature.inputs[0].name
+        processor = platform.processor() or platform.machine()
+        if choice.device == "cuda":
+            processor = "NVIDIA"
+        info = EngineInfo(NAME, choice.device, processor, graph.precision, choice.reason)
+        super().__init__(info, signature)
+
+    def _infer(self, batch: Array) -> Array:
+        assert self._session is not None
+        output: Array = self._session.run(None, {self._input: batch})[0]
+        return output
+
+    def _release(self) -> None:
+        self._session = None
+
+
+def _session(
+    data: bytes, device: Device, threads: int | None, *, tf32: bool = True
+) -> onnxruntime.InferenceSession:
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    # Spinning threads take the processor from the camera and the rest of the application.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    providers: list[Any] = [_CPU]
+    if device == "cuda":
+        # CUDA and cuDNN may come as wheels, which the loader of the system does not know.
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+        cuda = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "1" if tf32 else "0"}
+        providers = [(_CUDA, cuda)]
+    session = onnxruntime.InferenceSession(data, options, providers=providers)
+    # Else a failed run would be repeated on the CPU, unasked.
+    session.disable_fallback()
+    return session
+
+
+def _tensor(value: onnxruntime.NodeArg) -> Tensor:
+    sides = tuple(side if isinstance(side, int) else None for side in value.shape)
+    return Tensor(value.name, _TYPES.get(value.type, value.type), sides)

@@ -1,0 +1,207 @@
+"""Finds faces, aligns them to the model's crop, and sets the cartoon back into the frame.
+
+Training uses the same functions, so that a model sees exactly the crops that it was trained on.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dtir_sdk.errors import BundleError
+
+Frame = NDArray[np.uint8]
+
+# Mean landmarks of CelebA-HQ faces cut out with their hair (eyes, nose tip, mouth corners, in
+# the order in which YuNet gives them), as a share of the side of the square crop.
+TEMPLATE: NDArray[np.float32] = np.array(
+    [[0.3724, 0.4766], [0.6238, 0.4762], [0.5004, 0.6283], [0.3940, 0.7248], [0.6039, 0.7245]],
+    dtype=np.float32,
+)
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face in a frame.
+
+    Attributes:
+        box: x, y, width, height in pixels, clipped to the frame.
+        landmarks: float32 [5, 2], x and y in pixels: the eye at the left of the picture, the eye
+            at the right, nose tip, mouth corner at the left, mouth corner at the right.
+        confidence: the detector's score in [0, 1].
+    """
+
+    box: tuple[int, int, int, int]
+    landmarks: NDArray[np.float32]
+    confidence: float
+
+
+class FaceFinder:
+    """Finds faces with YuNet (Wu et al., 2023; OpenCV Zoo, MIT licence).
+
+    One instance may be shared by threads: calls are serialised.
+
+    Args:
+        confidence: least score of a face, in [0, 1].
+        longest_side: frames whose longer side exceeds this many pixels are reduced to it for
+            the search only. Larger finds smaller faces and takes longer.
+    """
+
+    def __init__(self, confidence: float = 0.6, longest_side: int = 640) -> None:
+        path = Path(__file__).parent / "models/face_detector/yunet_face_detector.onnx"
+        if not path.is_file():
+            raise BundleError(f"{path} is missing: reinstall dtir")
+        # OpenCV 5 warns, to no purpose, that the detector asks for a CPU target.
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            self._detector = cv2.FaceDetectorYN.create(
+                str(path), "", (64, 64), confidence, 0.3, 500
+            )
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+        self._longest_side = longest_side
+        self._lock = threading.Lock()
+
+    def find(self, frame: Frame) -> tuple[FoundFace, ...]:
+        """Finds the faces of a frame, the largest first.
+
+        Args:
+            frame: uint8 [H, W, 3], BGR.
+
+        Returns:
+            The faces whose box overlaps the frame; empty where there is none.
+        """
+        height, width = frame.shape[:2]
+        scale = min(1.0, self._longest_side / max(height, width))
+        if scale < 1.0:
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(
+                np.uint8, copy=False
+            )
+        if min(frame.shape[:2]) < 16:
+            return ()
+        with self._lock:
+            self._detector.setInputSize((frame.shape[1], frame.shape[0]))
+            _, rows = self._detector.detect(frame)
+        found = []
+        for row in () if rows is None else rows:
+            left, top, right, bottom = (
+                max(0, round(float(row[0] / scale))),
+                max(0, round(float(row[1] / scale))),
+                min(width, round(float((row[0] + row[2]) / scale))),
+                min(height, round(float((row[1] + row[3]) / scale))),
+            )
+            if right > left and bottom > top:
+                landmarks = (row[4:14].reshape(5, 2) / scale).astype(np.float32)
+                box = (left, top, right - left, bottom - top)
+                found.append(FoundFace(box, landmarks, float(row[14])))
+        return tuple(sorted(found, key=lambda face: -face.box[2] * face.box[3]))
+
+
+def alignment(landmarks: NDArray[np.float32], size: int) -> NDArray[np.float64]:
+    """Computes the similarity transform that carries landmarks onto the crop's template.
+
+    Args:
+        landmarks: float32 [5, 2] in pixels of the frame.
+        size: side of the square crop in pixels.
+
+    Returns:
+        float64 [2, 3], frame pixels to crop pixels, least squares over the five points.
+    """
+    x, y = landmarks[:, 0].astype(np.float64), landmarks[:, 1].astype(np.float64)
+    zero, one = np.zeros(5), np.ones(5)
+    system = np.concatenate(
+        [np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)]
+    )
+    goal = (TEMPLATE * size).T.reshape(-1)
+    (cos, sin, right, down), *_ = np.linalg.lstsq(system, goal, rcond=None)
+    return np.array([[cos, -sin, right], [sin, cos, down]])
+
+
+def crop_face(frame: Frame, transform: NDArray[np.float64], size: int) -> Frame:
+    """Cuts the aligned square out of a frame; what lies beyond the frame repeats its edge.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        transform: float64 [2, 3] from `alignment`.
+        size: side of the crop in pixels.
+
+    Returns:
+        uint8 [size, size, 3], the caller's own.
+    """
+    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
+    if scale < 0.5:
+        # Bilinear sampling alone would skip pixels of a large face: average them first.
+        left, top, right, bottom = _covered(transform, size, frame.shape)
+        region = frame[top:bottom, left:right]
+        width = max(1, round(region.shape[1] * scale * 1.5))
+        height = max(1, round(region.shape[0] * scale * 1.5))
+        reduced = cv2.resize(region, (width, height), interpolation=cv2.INTER_AREA)
+        stretch_x, stretch_y = region.shape[1] / width, region.shape[0] / height
+        # Pixel centres: reduced x -> frame x is (x + 0.5) * stretch - 0.5 + left.
+        to_frame = np.array(
+            [
+                [stretch_x, 0, 0.5 * stretch_x - 0.5 + left],
+                [0, stretch_y, 0.5 * stretch_y - 0.5 + top],
+                [0, 0, 1],
+            ]
+        )
+        frame, transform = reduced.astype(np.uint8, copy=False), transform @ to_frame
+    crop = cv2.warpAffine(
+        frame, transform, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return crop.astype(np.uint8, copy=False)
+
+
+def paste_face(frame: Frame, cartoon: Frame, transform: NDArray[np.float64]) -> None:
+    """Blends a cartoon over its face, in place; only the outermost rim is see-through.
+
+    Args:
+        frame: uint8 [H, W, 3], written to.
+        cartoon: uint8 [S, S, 3], same colour order as the frame.
+        transform: float64 [2, 3], the one that the face was cut out with.
+    """
+    size = cartoon.shape[0]
+    left, top, right, bottom = _covered(transform, size, frame.shape)
+    if right <= left or bottom <= top:
+        return
+    shifted = transform @ np.array([[1.0, 0, left], [0, 1.0, top], [0, 0, 1.0]])
+    target = (right - left, bottom - top)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    picture = cv2.warpAffine(cartoon, shifted, target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    cover = cv2.warpAffine(_feathered_square(size), shifted, target, flags=flags)
+    region = frame[top:bottom, left:right]
+    region[:] = cv2.blendLinear(picture, region, cover, 1.0 - cover)
+
+
+def _covered(
+    transform: NDArray[np.float64], size: int, shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the frame's pixels under the crop."""
+    inverse = cv2.invertAffineTransform(transform)
+    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ inverse.T
+    low = np.floor(corners.min(axis=0)).astype(int) - 1
+    high = np.ceil(corners.max(axis=0)).astype(int) + 1
+    return (
+        max(0, int(low[0])),
+        max(0, int(low[1])),
+        min(shape[1], int(high[0])),
+        min(shape[0], int(high[1])),
+    )
+
+
+@lru_cache(maxsize=8)
+def _feathered_square(size: int) -> NDArray[np.float32]:
+    """Opacity float32 [size, size]: 1 inside, falling to 0 over the outermost 6% of the side."""
+    rim = max(1.0, 0.06 * size)
+    distance = np.minimum(np.arange(size) + 0.5, size - np.arange(size) - 0.5)
+    ramp = np.clip(distance / rim, 0.0, 1.0).astype(np.float32)
+    square: NDArray[np.float32] = np.minimum(ramp[:, None], ramp[None, :])
+    return square

@@ -1,0 +1,97 @@
+"""Writes files so that a reader sees the old one or the whole new one, never half of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dtir_sdk.errors import OutputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lends a temporary path next to `path`, which takes its place when the block succeeds.
+
+    The temporary file keeps the suffix of `path`, and goes when the block fails or is
+    interrupted. Missing parent folders are made.
+
+    Args:
+        path: the file to write.
+
+    Yields:
+        The path to write to; the file must exist when the block ends.
+
+    Raises:
+        OutputError: the file cannot be written (disk full, no permission, folder in the way).
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "note.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     (Path(folder) / "note.txt").read_text()
+        'whole'
+    """
+    temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise OutputError(f"{path} is a folder: name a file instead")
+            yield temporary
+            # Without this a crash of the machine may leave the new name with no content.
+            sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(f"{path} could not be written: {reason(error)}") from error
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Writes `data` to `path`, whole or not at all.
+
+    Args:
+        path: the file to write; its missing parent folders are made.
+        data: its whole content.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is untouched.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def sync(path: Path) -> None:
+    """Makes sure that the file's content is on the disk.
+
+    Args:
+        path: an existing file.
+
+    Raises:
+        OSError: the disk refused it.
+    """
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def reason(error: BaseException) -> str:
+    r"""Returns the first line of what an error says, in lower case, for use inside a sentence.
+
+    Examples:
+        >>> reason(OSError(28, "No space left on device"))
+        'no space left on device'
+        >>> reason(ValueError("Broken header\nat byte 3"))
+        'broken header'
+    """
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    return line[:1].lower() + line[1:]

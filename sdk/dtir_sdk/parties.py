@@ -1,0 +1,281 @@
+"""The three parties' own classes, each usable alone with only its own file.
+
+`Transfer` stands on the edge, `Recognizer` in the cloud, `Restorer` at the authority.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from os import PathLike
+from types import TracebackType
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtir_sdk.bundle import Bundle, ModelName
+from dtir_sdk.engines import Engine, EngineInfo, Graph, Signature, Tensor, choose, load
+from dtir_sdk.errors import EngineError
+from dtir_sdk.pictures import Color, Picture, check_color, check_crops, swap_colors
+
+# More pictures than this go through the engine in parts, so that memory stays bounded.
+_LARGEST_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What was read from a cartoon.
+
+    Attributes:
+        label: the likeliest label.
+        confidence: its probability, in [0, 1].
+        probabilities: every label's probability.
+    """
+
+    label: str
+    confidence: float
+    probabilities: dict[str, float] = field(repr=False)
+
+
+class _Party:
+    """One graph of a bundle in an engine."""
+
+    _model: ClassVar[ModelName]
+    _input: ClassVar[str]
+    _output: ClassVar[str]
+
+    def __init__(
+        self,
+        bundle: Bundle | str | PathLike[str] | None = None,
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        color: Color = "bgr",
+        threads: int | None = None,
+    ) -> None:
+        check_color(color)
+        self._color = color
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        size = self.bundle.manifest.image_size
+        graph = Graph(
+            data=self.bundle.model(self._model),
+            file=str(self.bundle.model_path(self._model)),
+            precision=self.bundle.manifest.files[self._model].precision,
+            signature=Signature(
+                (Tensor(self._input, "uint8", (None, size, size, 3)),), (self._result(size),)
+            ),
+        )
+        self._engine = load(graph, choose(engine, device), precision, threads)
+        try:
+            # The first run is the slow one: better here than with the first picture.
+            self._engine.infer(np.zeros((1, size, size, 3), np.uint8))
+        except BaseException:
+            self._engine.close()
+            raise
+
+    def _result(self, size: int) -> Tensor:
+        return Tensor(self._output, "uint8", (None, size, size, 3))
+
+    @property
+    def engine(self) -> EngineInfo:
+        """Which engine was picked, and why."""
+        return self._engine.info
+
+    @property
+    def loaded(self) -> Engine:
+        """The loaded engine itself, which takes and gives RGB batches."""
+        return self._engine
+
+    def close(self) -> None:
+        """Frees the engine; may be called again. Calls after it raise `EngineError`."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self, crops: Picture) -> NDArray[np.generic]:
+        """Runs checked crops uint8 [N, S, S, 3], N of 1 or more."""
+        if self._color == "bgr":
+            crops = swap_colors(crops)
+        if len(crops) <= _LARGEST_BATCH:
+            output = self._infer(crops)
+        else:
+            starts = range(0, len(crops), _LARGEST_BATCH)
+            output = np.concatenate(
+                [self._infer(crops[start : start + _LARGEST_BATCH]) for start in starts]
+            )
+        return output
+
+    def _infer(self, crops: Picture) -> NDArray[np.generic]:
+        try:
+            return self._engine.infer(crops)
+        except EngineError as error:
+            raise EngineError(f"{type(self).__name__}: {error}") from error
+
+
+class _PictureParty(_Party):
+    """A party that gives pictures for pictures."""
+
+    def __call__(self, pictures: Picture) -> Picture:
+        crops = check_crops(pictures, self.bundle.manifest.image_size)
+        if len(crops) == 0:
+            return crops.copy()
+        output = self._run(crops).astype(np.uint8, copy=False)
+        if self._color == "bgr":
+            output = swap_colors(output)
+        return output.reshape(pictures.shape)
+
+
+class Transfer(_PictureParty):
+    """The edge: turns aligned face crops into cartoons.
+
+    May be shared by threads. Close it, or use it in a `with` statement.
+
+    Args:
+        bundle: a bundle or its folder; None is the one that comes with dtir.
+        engine: `auto`, `openvino` or `onnxruntime`.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `bf16` or `f32`: the arithmetic; what the graph is stored in is the
+            bundle's matter.
+        color: order of the channels of the pictures taken and given.
+        threads: CPU threads; None leaves it to the engine.
+
+    Raises:
+        BundleError: the bundle cannot be used or holds no transfer generator.
+        EngineError: the engine cannot be had.
+        ConfigurationError: an argument is none of those named above.
+
+    Examples:
+        >>> import numpy as np
+        >>> with Transfer(bundle_folder) as transfer:
+        ...     transfer(np.zeros((32, 32, 3), np.uint8)).shape
+        ...     transfer(np.zeros((4, 32, 32, 3), np.uint8)).shape
+        (32, 32, 3)
+        (4, 32, 32, 3)
+    """
+
+    _model, _input, _output = "transfer", "image", "transferred"
+
+    def __call__(self, pictures: Picture) -> Picture:
+        """Turns crops into cartoons.
+
+        Args:
+            pictures: uint8 [S, S, 3] or [N, S, S, 3], aligned as `faces.crop_face` does.
+
+        Returns:
+            The cartoons, of the same shape; the caller's own.
+
+        Raises:
+            PictureError: the array has another type or shape.
+            EngineError: the engine failed or is closed.
+        """
+        return super().__call__(pictures)
+
+
+class Restorer(_PictureParty):
+    """The authority: turns cartoons back into the photos. Arguments as `Transfer`'s.
+
+    Raises:
+        BundleError: the bundle cannot be used or holds no restore generator.
+        EngineError: the engine cannot be had.
+        ConfigurationError: an argument is none of those that `Transfer` names.
+    """
+
+    _model, _input, _output = "restorer", "transferred", "restored"
+
+    def __call__(self, pictures: Picture) -> Picture:
+        """Turns cartoons into photos.
+
+        Args:
+            pictures: uint8 [S, S, 3] or [N, S, S, 3].
+
+        Returns:
+            The photos, of the same shape; the caller's own.
+
+        Raises:
+            PictureError: the array has another type or shape.
+            EngineError: the engine failed or is closed.
+        """
+        return super().__call__(pictures)
+
+
+class Recognizer(_Party):
+    """The cloud: reads the attribute from cartoons. Arguments as `Transfer`'s.
+
+    Raises:
+        BundleError: the bundle cannot be used or holds no recognizer.
+        EngineError: the engine cannot be had.
+        ConfigurationError: an argument is none of those that `Transfer` names.
+
+    Examples:
+        >>> import numpy as np
+        >>> with Recognizer(bundle_folder) as recognizer:
+        ...     recognizer(np.zeros((32, 32, 3), np.uint8)).label in ("female", "male")
+        True
+    """
+
+    _model, _input, _output = "recognizer", "transferred", "probabilities"
+
+    def _result(self, size: int) -> Tensor:  # noqa: ARG002
+        return Tensor(self._output, "float32", (None, len(self.bundle.manifest.labels)))
+
+    def __call__(self, pictures: Picture) -> Recognition | tuple[Recognition, ...]:
+        """Reads the attribute.
+
+        Args:
+            pictures: uint8 [S, S, 3], one cartoon, or [N, S, S, 3].
+
+        Returns:
+            One recognition for one cartoon, a tuple of N for a batch.
+
+        Raises:
+            PictureError: the array has another type or shape.
+            EngineError: the engine failed, is closed, or gave no finite probabilities.
+        """
+        recognitions = self.batch(pictures)
+        return recognitions[0] if pictures.ndim == 3 else recognitions
+
+    def batch(self, pictures: Picture) -> tuple[Recognition, ...]:
+        """Reads the attribute, and gives a tuple also for one cartoon.
+
+        Args:
+            pictures: as for a call.
+
+        Returns:
+            N recognitions.
+
+        Raises:
+            PictureError: as for a call.
+            EngineError: as for a call.
+        """
+        labels = self.bundle.manifest.labels
+        recognitions = []
+        for row in self.probabilities(pictures):
+            best = int(row.argmax())
+            values = dict(zip(labels, row.tolist(), strict=True))
+            recognitions.append(Recognition(labels[best], values[labels[best]], values))
+        return tuple(recognitions)
+
+    def probabilities(self, pictures: Picture) -> NDArray[np.float32]:
+        """Returns the bare probabilities, float32 [N, K], labels in the manifest's order.
+
+        Args:
+            pictures: as for a call.
+
+        Raises:
+            PictureError: as for a call.
+            EngineError: as for a call.
+        """
+        crops = check_crops(pictures, self.bundle.manifest.image_size)
+        if len(crops) == 0:
+            return np.zeros((0, len(self.bundle.manifest.labels)), np.float32)
+        return self._run(crops).astype(np.float32, copy=False)

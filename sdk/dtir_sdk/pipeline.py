@@ -1,0 +1,238 @@
+"""The whole way: find faces, align, transfer, recognize, set the cartoons into the frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from time import perf_counter
+from types import TracebackType
+from typing import Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtir_sdk.bundle import Bundle
+from dtir_sdk.drawing import neutral_card
+from dtir_sdk.engines import Engine, EngineInfo
+from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
+from dtir_sdk.faces import FaceFinder, alignment, crop_face, paste_face
+from dtir_sdk.parties import Recognizer, Transfer
+from dtir_sdk.pictures import Color, Picture, check_color, check_picture, read_picture, swap_colors
+from dtir_sdk.results import Face, Result, Timings
+from dtir_sdk.sources import find_sources, is_video
+from dtir_sdk.videos import VideoReader
+
+Faces = Literal["all", "largest"]
+
+
+class Pipeline:
+    """Turns frames into results that are safe to show.
+
+    May be shared by threads: every call stands for itself, and the engines serialise theirs.
+    Close it, or use it in a `with` statement.
+
+    A face that the detector does not find stays as it is in a frame in which another one was
+    found; a frame in which none was found gives a grey card.
+
+    Args:
+        bundle: a bundle or its folder; None is the one that comes with dtir. It must hold the
+            transfer generator and the recognizer.
+        engine: `auto`, `openvino` or `onnxruntime`; `auto` picks the best that works here.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `bf16` or `f32`, the arithmetic.
+        faces: `all`, or `largest` for the largest face only; the others are then covered in
+            `Result.image` with grey.
+        color: order of the channels of the frames taken and the pictures given.
+        threads: CPU threads of the engines; None leaves it to them.
+        confidence: least score of a face in [0, 1].
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        EngineError: the engine cannot be had.
+        ConfigurationError: an argument is none of those named above.
+
+    Examples:
+        >>> from dtir_sdk.pictures import read_picture
+        >>> with Pipeline(bundle_folder) as pipeline:
+        ...     result = pipeline(read_picture(portrait))
+        >>> len(result.faces)
+        1
+        >>> result.faces[0].label in ("female", "male")
+        True
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | PathLike[str] | None = None,
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        faces: Faces = "all",
+        color: Color = "bgr",
+        threads: int | None = None,
+        confidence: float = 0.6,
+    ) -> None:
+        check_color(color)
+        if faces not in get_args(Faces):
+            raise ConfigurationError(f"faces must be 'all' or 'largest', not {faces!r}")
+        if not 0 <= confidence <= 1:
+            raise ConfigurationError(f"confidence must be in [0, 1], not {confidence}")
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        manifest = self.bundle.manifest
+        if not {"transfer", "recognizer"} <= set(manifest.files):
+            raise BundleError(
+                f"{self.bundle.folder} has the role {manifest.role!r} and holds "
+                f"{', '.join(sorted(manifest.files))} only: a Pipeline needs transfer and "
+                "recognizer; use Transfer, Recognizer or Restorer alone"
+            )
+        self._size = manifest.image_size
+        self._color = color
+        self._closed = False
+        self._largest = faces == "largest"
+        self._finder = FaceFinder(confidence)
+        self._transfer = Transfer(
+            self.bundle, engine=engine, device=device, precision=precision, threads=threads
+        )
+        try:
+            self._recognizer = Recognizer(
+                self.bundle, engine=engine, device=device, precision=precision, threads=threads
+            )
+        except BaseException:
+            self._transfer.close()
+            raise
+
+    @property
+    def engine(self) -> EngineInfo:
+        """Which engine was picked, and why."""
+        return self._transfer.engine
+
+    @property
+    def engines(self) -> tuple[Engine, Engine]:
+        """The loaded transfer generator and recognizer, for measuring them alone."""
+        return self._transfer.loaded, self._recognizer.loaded
+
+    def __call__(self, frame: Picture) -> Result:
+        """Replaces the faces of a frame by cartoons and reads the attribute from these.
+
+        Args:
+            frame: uint8 [H, W, 3], in the pipeline's colour order; not written to, not kept.
+
+        Returns:
+            The faces, the picture that is safe to show, and the timings; the caller's own.
+
+        Raises:
+            PictureError: the frame has another type or shape.
+            EngineError: the engine failed or the pipeline is closed.
+        """
+        start = perf_counter()
+        if self._closed:
+            raise EngineError("this Pipeline was used after close(): make a new one")
+        picture = check_picture(frame)
+        if self._color == "rgb":
+            picture = swap_colors(picture)
+        found = self._finder.find(picture)
+        detected = perf_counter()
+        wanted = found[:1] if self._largest else found
+        transforms = [alignment(face.landmarks, self._size) for face in found]
+        cartoons = self._transfer(self._cut(picture, transforms[: len(wanted)]))
+        transferred = perf_counter()
+        recognitions = self._recognizer.batch(cartoons)
+        recognized = perf_counter()
+        image = self._compose(picture, transforms, cartoons)
+        if self._color == "rgb":
+            image = swap_colors(image)
+            cartoons = swap_colors(cartoons)
+        faces = tuple(
+            Face(
+                face.box,
+                recognition.label,
+                recognition.confidence,
+                recognition.probabilities,
+                cartoon,
+                face.landmarks,
+            )
+            for face, recognition, cartoon in zip(wanted, recognitions, cartoons, strict=True)
+        )
+        end = perf_counter()
+        timings = Timings(
+            detect=1e3 * (detected - start),
+            transfer=1e3 * (transferred - detected),
+            recognize=1e3 * (recognized - transferred),
+            compose=1e3 * (end - recognized),
+            total=1e3 * (end - start),
+        )
+        return Result(faces, image, timings, self._color)
+
+    def run(
+        self,
+        source: str | PathLike[str],
+        *,
+        on_error: Callable[[str, PictureError], None] | None = None,
+    ) -> Iterator[tuple[str, Result]]:
+        """Works through a picture, a video, a folder of either, or a pattern.
+
+        Args:
+            source: see `sources.find_sources`.
+            on_error: called with the file and the error for a file that cannot be read, after
+                which the next file follows; None raises the error.
+
+        Yields:
+            The file (`file#7` for the eighth frame of a video) and its result, in order.
+
+        Raises:
+            PictureError: there is no such source, or a file cannot be read.
+            EngineError: the engine failed or the pipeline is closed.
+        """
+        for path in find_sources(source):
+            try:
+                if is_video(path):
+                    with VideoReader(path) as video:
+                        for number, frame in enumerate(video):
+                            yield f"{path}#{number}", self(self._in_color(frame))
+                else:
+                    yield str(path), self(read_picture(path, color=self._color))
+            except PictureError as error:
+                if on_error is None:
+                    raise
+                on_error(str(path), error)
+
+    def close(self) -> None:
+        """Frees the engines; may be called again. Calls after it raise `EngineError`."""
+        self._closed = True
+        self._transfer.close()
+        self._recognizer.close()
+
+    def _in_color(self, frame: Picture) -> Picture:
+        return frame if self._color == "bgr" else swap_colors(frame)
+
+    def _cut(self, picture: Picture, transforms: Sequence[NDArray[np.float64]]) -> Picture:
+        """Cuts out the crops, uint8 [N, S, S, 3]."""
+        crops = np.empty((len(transforms), self._size, self._size, 3), np.uint8)
+        for crop, transform in zip(crops, transforms, strict=True):
+            crop[:] = crop_face(picture, transform, self._size)
+        return crops
+
+    def _compose(
+        self, picture: Picture, transforms: Sequence[NDArray[np.float64]], cartoons: Picture
+    ) -> Picture:
+        """Covers every face: with its cartoon, or with grey where it has none."""
+        if not transforms:
+            return neutral_card(*picture.shape[:2])
+        image = picture.copy()
+        for transform in transforms[len(cartoons) :]:
+            paste_face(image, neutral_card(self._size, self._size, ""), transform)
+        for cartoon, transform in zip(cartoons, transforms, strict=False):
+            paste_face(image, cartoon, transform)
+        return image
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

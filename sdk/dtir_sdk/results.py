@@ -1,0 +1,116 @@
+"""What a pipeline gives back. A result holds no raw frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtir_sdk.drawing import label_box
+from dtir_sdk.pictures import Color, Picture, swap_colors, write_picture
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long the parts of a call took, in milliseconds.
+
+    Attributes:
+        detect: finding the faces.
+        transfer: cutting the faces out and making them cartoons.
+        recognize: reading the label from the cartoons.
+        compose: setting the cartoons into the frame.
+        total: the whole call.
+    """
+
+    detect: float
+    transfer: float
+    recognize: float
+    compose: float
+    total: float
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face that was found, as its cartoon and what was read from it.
+
+    Attributes:
+        box: x, y, width, height in pixels of the frame.
+        label: the likeliest label.
+        confidence: its probability, in [0, 1].
+        probabilities: every label's probability.
+        cartoon: uint8 [S, S, 3], in the pipeline's colour order (BGR unless asked otherwise).
+        landmarks: float32 [5, 2], x and y in pixels of the frame: eyes, nose tip, mouth corners.
+    """
+
+    box: tuple[int, int, int, int]
+    label: str
+    confidence: float
+    probabilities: Mapping[str, float]
+    cartoon: Picture = field(repr=False)
+    landmarks: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a pipeline made of a frame.
+
+    Attributes:
+        faces: the faces, the largest first; empty where none was found.
+        image: uint8 [H, W, 3], safe to show: the frame with every face that was found replaced
+            by its cartoon; a grey card where none was found.
+        timings: how long it took.
+        color: order of the channels of `image` and of the cartoons.
+    """
+
+    faces: tuple[Face, ...]
+    image: Picture = field(repr=False)
+    timings: Timings
+    color: Color = "bgr"
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes `image` to a file, whole or not at all.
+
+        Args:
+            path: where to; the suffix says the format.
+
+        Raises:
+            OutputError: the suffix is unknown or the file cannot be written.
+        """
+        write_picture(path, self.image, color=self.color)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything but the pictures, in types that JSON knows."""
+        faces = [
+            {
+                "box": list(face.box),
+                "label": face.label,
+                "confidence": round(face.confidence, 6),
+                "probabilities": {
+                    label: round(value, 6) for label, value in face.probabilities.items()
+                },
+                "landmarks": np.round(face.landmarks.astype(float), 2).tolist(),
+            }
+            for face in self.faces
+        ]
+        timings = {part: round(value, 3) for part, value in asdict(self.timings).items()}
+        return {"faces": faces, "timings_ms": timings}
+
+    def to_json(self) -> str:
+        """Returns everything but the pictures as one line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def plot(self) -> Picture:
+        """Draws a box with label and confidence around every face.
+
+        Returns:
+            uint8 [H, W, 3], the caller's own, in BGR for OpenCV to show or write.
+        """
+        picture = self.image.copy() if self.color == "bgr" else swap_colors(self.image)
+        for face in self.faces:
+            label_box(picture, face.box, f"{face.label} {face.confidence:.0%}")
+        return picture

@@ -1,0 +1,57 @@
+"""What can be named as a source: a picture, a video, a folder of either, a pattern."""
+
+from __future__ import annotations
+
+from glob import glob, has_magic
+from os import PathLike, fspath
+from pathlib import Path
+
+from dtir_sdk import pictures, videos
+from dtir_sdk.errors import PictureError
+
+
+def find_sources(source: str | PathLike[str]) -> tuple[Path, ...]:
+    """Finds the files that a source names.
+
+    Args:
+        source: a file; a folder, which stands for the pictures and videos that lie directly in
+            it, told by their suffix; or a pattern such as `photos/*.jpg`.
+
+    Returns:
+        The files, sorted by name.
+
+    Raises:
+        PictureError: there is no such file, or a folder or pattern gives none.
+
+    Examples:
+        >>> find_sources("no/such/*.jpg")
+        Traceback (most recent call last):
+        ...
+        dtir_sdk.errors.PictureError: no file fits no/such/*.jpg
+    """
+    path = Path(source)
+    try:
+        if path.is_file():
+            return (path,)
+        if path.is_dir():
+            known = pictures.SUFFIXES | videos.SUFFIXES
+            inside = (file for file in path.iterdir() if file.suffix.lower() in known)
+            files = sorted(file for file in inside if file.is_file())
+            if not files:
+                raise PictureError(f"{path} holds no picture or video")
+            return tuple(files)
+        if has_magic(fspath(source)):
+            # Path.glob takes no absolute pattern.
+            files = sorted(map(Path, glob(fspath(source), recursive=True)))  # noqa: PTH207
+            files = [file for file in files if file.is_file()]
+            if not files:
+                raise PictureError(f"no file fits {source}")
+            return tuple(files)
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{source} could not be read") from error
+    raise PictureError(f"{source} is not there")
+
+
+def is_video(path: Path) -> bool:
+    """Tells a video from a picture by the suffix."""
+    return path.suffix.lower() in videos.SUFFIXES

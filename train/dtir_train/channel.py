@@ -1,0 +1,55 @@
+"""What happens to a cartoon on its way from the edge to the cloud, with a gradient.
+
+The forward pass is the real thing (bytes, and JPEG where asked for); the backward pass takes the
+gradient straight through (Bengio et al., 2013), since neither has a useful derivative.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_bytes(pictures: Tensor) -> Tensor:
+    """Converts pictures to bytes: float [..., 3, S, S] in [-1, 1] to uint8, same shape."""
+    return pictures.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_bytes(pictures: Tensor) -> Tensor:
+    """Converts bytes to pictures: uint8 to float32 in [-1, 1], same shape."""
+    return pictures.float().div(127.5).sub(1)
+
+
+def send(cartoons: Tensor, round_to_bytes: bool = True, jpeg_quality: int | None = None) -> Tensor:
+    """Passes cartoons through the channel.
+
+    Args:
+        cartoons: float [N, 3, S, S] in [-1, 1], RGB.
+        round_to_bytes: round to the 256 levels of a byte.
+        jpeg_quality: 1 to 100, also compress and decompress with OpenCV's JPEG (4:2:0), which
+            rounds to bytes whatever `round_to_bytes` says; None does not.
+
+    Returns:
+        float32 [N, 3, S, S] in [-1, 1]: what arrives; its gradient passes to `cartoons` unchanged.
+    """
+    cartoons = cartoons.float()
+    if jpeg_quality is not None:
+        arrived = from_bytes(_through_jpeg(to_bytes(cartoons), jpeg_quality))
+    elif round_to_bytes:
+        arrived = from_bytes(to_bytes(cartoons))
+    else:
+        return cartoons
+    return cartoons + (arrived - cartoons).detach()
+
+
+def _through_jpeg(pictures: Tensor, quality: int) -> Tensor:
+    arrived = []
+    for picture in pictures.permute(0, 2, 3, 1).cpu().numpy():
+        bgr = np.ascontiguousarray(picture[..., ::-1])
+        _, stream = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = cv2.imdecode(stream, cv2.IMREAD_COLOR_RGB)
+        assert decoded is not None, "OpenCV reads what it wrote"
+        arrived.append(decoded)
+    return torch.from_numpy(np.stack(arrived)).permute(0, 3, 1, 2).to(pictures.device)

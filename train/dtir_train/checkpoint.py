@@ -1,0 +1,157 @@
+"""Checkpoints: one safetensors file with everything that a run needs to go on, nothing pickled.
+
+The file's metadata holds the configuration, the labels and the step; its tensors are named
+`<group>/<name>`: the networks, their averaged weights and the optimizers' states. Since batches
+are a function of the step, no random state is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from dtir_sdk.errors import ConfigurationError, OutputError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dtir_train.configuration import Configuration
+from dtir_train.networks import Generator, Recognizer
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+_FORMAT = "dtir-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at one step.
+
+    Attributes:
+        configuration: of the run.
+        labels: names of the classes.
+        step: steps done.
+        tensors: group ("transfer", "averaged/transfer", "optimizer/generators", ...) to name to
+            tensor, on the CPU.
+    """
+
+    configuration: Configuration
+    labels: tuple[str, ...]
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class TrainedNetworks:
+    """The networks that are deployed, with averaged weights, float32, on the CPU, in eval mode."""
+
+    transfer: Generator
+    recognizer: Recognizer
+    restorer: Generator
+    configuration: Configuration
+    labels: tuple[str, ...]
+    step: int
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Writes a checkpoint atomically: the old file stands until the new one is on the disk.
+
+    Raises:
+        OutputError: where it cannot be written, a full disk for example.
+    """
+    tensors = {
+        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        for group, members in checkpoint.tensors.items()
+        for name, tensor in members.items()
+    }
+    metadata = {
+        "format": _FORMAT,
+        "configuration": json.dumps(checkpoint.configuration.to_json()),
+        "labels": json.dumps(checkpoint.labels),
+        "step": str(checkpoint.step),
+    }
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(save(tensors, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        kept = "; the one before it is kept" if path.is_file() else ""
+        raise OutputError(f"{path}: the checkpoint could not be written ({error}){kept}") from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint.
+
+    Args:
+        path: the file, or the folder of the run.
+
+    Raises:
+        ConfigurationError: where it is missing, truncated, or not one of ours.
+    """
+    if path.is_dir():
+        path = path / CHECKPOINT_NAME
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: no checkpoint there: train with `dtir-train fit` first")
+    tensors: dict[str, dict[str, Tensor]] = {}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            for key in file.keys():  # noqa: SIM118, safe_open is no mapping
+                group, _, name = key.rpartition("/")
+                tensors.setdefault(group, {})[name] = file.get_tensor(key)
+    except (SafetensorError, OSError) as error:
+        raise ConfigurationError(
+            f"{path}: truncated or not a checkpoint ({error}): use an earlier one"
+        ) from error
+    if metadata.get("format") != _FORMAT:
+        raise ConfigurationError(
+            f"{path}: not a checkpoint of this dtir (format {metadata.get('format')!r}, "
+            f"expected {_FORMAT!r})"
+        )
+    try:
+        configuration = Configuration.from_json(json.loads(metadata["configuration"]), path)
+        labels = tuple(str(label) for label in json.loads(metadata["labels"]))
+        step = int(metadata["step"])
+    except (KeyError, ValueError) as error:
+        raise ConfigurationError(f"{path}: broken metadata ({error})") from error
+    return Checkpoint(configuration, labels, step, tensors)
+
+
+def load_trained(path: Path) -> TrainedNetworks:
+    """Loads the networks to deploy from a checkpoint file or a run's folder.
+
+    Raises:
+        ConfigurationError: as `load_checkpoint`, or where weights and configuration disagree.
+    """
+    checkpoint = load_checkpoint(path)
+    sizes = checkpoint.configuration.networks
+    with torch.device("cpu"):
+        transfer = Generator(sizes.channels, sizes.blocks)
+        restorer = Generator(sizes.channels, sizes.blocks)
+        recognizer = Recognizer(len(checkpoint.labels), sizes.backbone, sizes.recognizer_width)
+    networks: tuple[tuple[str, torch.nn.Module], ...] = (
+        ("transfer", transfer),
+        ("recognizer", recognizer),
+        ("restorer", restorer),
+    )
+    for name, network in networks:
+        weights = checkpoint.tensors.get(f"averaged/{name}") or checkpoint.tensors.get(name, {})
+        try:
+            network.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"{path}: the weights of the {name} do not fit the configuration saved with them: "
+                "the file was changed, train again or use an earlier one"
+            ) from error
+        network.eval().requires_grad_(False)
+    return TrainedNetworks(
+        transfer, recognizer, restorer, checkpoint.configuration, checkpoint.labels, checkpoint.step
+    )

@@ -1,0 +1,251 @@
+"""What a run is: networks, data, channel and recipe, as frozen dataclasses, and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dtir_sdk.errors import ConfigurationError
+
+from dtir_train.networks import Backbone
+
+PresetName = Literal["paper", "base", "edge", "tiny"]
+AdversarialLoss = Literal["least-squares", "cross-entropy"]
+Precision = Literal["bf16-mixed", "32-true"]
+
+CONFIGURATION_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Sizes of the four networks.
+
+    Attributes:
+        image_size: side S of the pictures in pixels, a multiple of 4, at least 32.
+        channels: first width of the transfer and the restore generator.
+        blocks: residual blocks of each generator.
+        discriminator_channels: first width of the discriminator.
+        backbone: of the recognizer.
+        recognizer_width: stem width of the recognizer; 64 is the published network.
+    """
+
+    image_size: int = 128
+    channels: int = 64
+    blocks: int = 9
+    discriminator_channels: int = 64
+    backbone: Backbone = "resnet50"
+    recognizer_width: int = 64
+
+    def __post_init__(self) -> None:
+        if self.image_size < 32 or self.image_size % 4:
+            raise ConfigurationError(
+                f"image_size is {self.image_size}: it must be a multiple of 4, 32 or more"
+            )
+        for name in ("channels", "blocks", "discriminator_channels", "recognizer_width"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the two domains come from and how they are varied.
+
+    Attributes:
+        secret: sources of private photos, each a path (a `labels.csv` folder or zip, CelebA's
+            official layout, a folder a person) or `generated`.
+        target: sources of target pictures: a folder of pictures, a `labels.csv` folder or zip,
+            or `generated`.
+        attribute: column of the label to recognise, in any case ("male" finds "Male"), or
+            `identity`.
+        labels: names of the classes in the order of their values; None takes the data's own.
+        align: find each face and cut it out as the SDK does; off for pictures that are not faces.
+        validation: share of the training split that is held out to choose by, in [0, 0.5].
+        flip: mirror pictures at random.
+        jitter: largest random shift and zoom as a share of the side, and half of it as rotation
+            in radians.
+        colour_jitter: largest random change of brightness, contrast and saturation, in [0, 1).
+        random_backgrounds: share of the faces cut out on white that get a random background.
+        limit: use at most this many pictures of each source and split; None uses all.
+    """
+
+    secret: tuple[str, ...] = ("generated",)
+    target: tuple[str, ...] = ("generated",)
+    attribute: str = "male"
+    labels: tuple[str, ...] | None = None
+    align: bool = True
+    validation: float = 0.05
+    flip: bool = True
+    jitter: float = 0.05
+    colour_jitter: float = 0.15
+    random_backgrounds: float = 0.5
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.secret or not self.target:
+            raise ConfigurationError("both domains need at least one source of pictures")
+        for name, most in (
+            ("validation", 0.5),
+            ("jitter", 0.5),
+            ("colour_jitter", 0.99),
+            ("random_backgrounds", 1.0),
+        ):
+            value = getattr(self, name)
+            if not 0.0 <= value <= most:
+                raise ConfigurationError(f"{name} is {value}: it must be from 0 to {most}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the networks are trained.
+
+    Attributes:
+        epochs: passes over the secret training pictures.
+        constant_epochs: of these, passes before the learning rate falls linearly to 0.
+        settle_epochs: of these, the last passes in which the transfer generator stands still at
+            its averaged weights, while the recognizer and the restore generator learn from the
+            very cartoons that will be shipped.
+        batch_size: pictures a step, over all processes together.
+        learning_rate: Adam's, for all four networks.
+        beta1: Adam's first momentum.
+        adversarial_loss: least squares, or the original cross-entropy.
+        adversarial_weight: of the adversarial loss in the generators' total.
+        recognition_weight: of the recognition loss.
+        restoration_weight: of the restoration loss.
+        average: decay of the averaged weights (EMA), in [0, 1); 0 turns averaging off.
+        round_to_bytes: round cartoons to bytes before the recognizer and the restore generator.
+        jpeg_quality: also send cartoons through JPEG of this quality, 1 to 100; None does not.
+        precision: bf16 where it is safe and float32 elsewhere, or float32 throughout.
+    """
+
+    epochs: float = 40
+    constant_epochs: float = 20
+    settle_epochs: float = 0
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    beta1: float = 0.5
+    adversarial_loss: AdversarialLoss = "least-squares"
+    adversarial_weight: float = 1.0
+    recognition_weight: float = 1.0
+    restoration_weight: float = 10.0
+    average: float = 0.999
+    round_to_bytes: bool = True
+    jpeg_quality: int | None = None
+    precision: Precision = "bf16-mixed"
+
+    def __post_init__(self) -> None:
+        if not self.epochs > 0:
+            raise ConfigurationError(f"epochs is {self.epochs}: it must be above 0")
+        if self.constant_epochs < 0 or self.settle_epochs < 0 or self.settle_epochs > self.epochs:
+            raise ConfigurationError(
+                "constant_epochs and settle_epochs must be from 0 to epochs "
+                f"({self.constant_epochs}, {self.settle_epochs}, {self.epochs})"
+            )
+        if self.batch_size < 1 or self.learning_rate <= 0:
+            raise ConfigurationError("batch_size and learning_rate must be above 0")
+        if not 0.0 <= self.average < 1.0 or not 0.0 <= self.beta1 < 1.0:
+            raise ConfigurationError("average and beta1 must be from 0 to below 1")
+        if min(self.adversarial_weight, self.recognition_weight, self.restoration_weight) < 0:
+            raise ConfigurationError("the weights of the losses must not be negative")
+        if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
+            raise ConfigurationError(f"jpeg_quality is {self.jpeg_quality}: it must be 1 to 100")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A whole run; saved as JSON with the run and inside every checkpoint.
+
+    Attributes:
+        networks: sizes.
+        data: the two domains.
+        recipe: how to train.
+        seed: of weights, batches and augmentation; the same seed gives the same run.
+    """
+
+    networks: Networks = field(default_factory=Networks)
+    data: Data = field(default_factory=Data)
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the configuration as JSON-ready values, with its format version."""
+        return {"version": CONFIGURATION_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: object, where: str | Path) -> Configuration:
+        """Reads what `to_json` wrote.
+
+        Args:
+            values: parsed JSON.
+            where: the file it came from, for the error.
+
+        Raises:
+            ConfigurationError: for a newer version, an unknown or missing setting, or a bad value.
+        """
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"{where}: the configuration is not a JSON object")
+        version = values.get("version")
+        if version != CONFIGURATION_VERSION:
+            raise ConfigurationError(
+                f"{where}: configuration of version {version}, this dtir reads version "
+                f"{CONFIGURATION_VERSION}: use the dtir that wrote it"
+            )
+        try:
+            data = dict(values["data"])
+            for name in ("secret", "target", "labels"):
+                if data.get(name) is not None:
+                    data[name] = tuple(data[name])
+            return cls(
+                Networks(**values["networks"]),
+                Data(**data),
+                Recipe(**values["recipe"]),
+                int(values["seed"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"{where}: broken configuration ({error})") from error
+
+
+PRESETS: dict[PresetName, Configuration] = {
+    # The paper's Section 4: 256x256, Adam 1e-3, 200 epochs with decay from the 50th, batch 4.
+    "paper": Configuration(
+        Networks(image_size=256),
+        Data(jitter=0.0, colour_jitter=0.0, random_backgrounds=0.0),
+        Recipe(
+            epochs=200,
+            constant_epochs=50,
+            batch_size=4,
+            learning_rate=1e-3,
+            adversarial_loss="cross-entropy",
+            average=0.0,
+            round_to_bytes=False,
+        ),
+    ),
+    "base": Configuration(
+        Networks(image_size=128), Data(), Recipe(epochs=60, constant_epochs=30, settle_epochs=4)
+    ),
+    "edge": Configuration(
+        Networks(
+            image_size=128,
+            channels=16,
+            discriminator_channels=32,
+            backbone="resnet18",
+            recognizer_width=32,
+        ),
+        Data(),
+        Recipe(epochs=12, constant_epochs=7, settle_epochs=2),
+    ),
+    # For tests and a first look: seconds on two cores, with the generated pair.
+    "tiny": Configuration(
+        Networks(
+            image_size=32,
+            channels=8,
+            blocks=2,
+            discriminator_channels=8,
+            backbone="resnet18",
+            recognizer_width=8,
+        ),
+        Data(attribute="shape", align=False),
+        Recipe(epochs=4, constant_epochs=2, settle_epochs=1, average=0.9),
+    ),
+}

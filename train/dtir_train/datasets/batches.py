@@ -1,0 +1,137 @@
+"""Batches as a function of the step, so that a resumed run sees what it would have seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dtir_train.configuration import Data
+from dtir_train.datasets.augmentation import moved, random_backgrounds, recoloured
+from dtir_train.datasets.decoded import Pictures
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's pictures.
+
+    Attributes:
+        photos: float32 [N, 3, S, S] in [-1, 1], RGB, of the secret domain.
+        labels: int64 [N].
+        targets: float32 [N, 3, S, S] in [-1, 1], RGB, of the target domain, unpaired.
+    """
+
+    photos: Tensor
+    labels: Tensor
+    targets: Tensor
+
+
+class Batches:
+    """The batch of any step, from the seed and the step alone.
+
+    Every epoch is a new shuffle of the secret pictures; target pictures are drawn in shuffles of
+    their own. A last, smaller batch is left out.
+
+    Args:
+        secret: training pictures of the secret domain.
+        target: training pictures of the target domain.
+        data: how pictures are varied.
+        batch_size: pictures a step over all processes.
+        seed: of shuffles and augmentation.
+        rank: which of the processes this is.
+        processes: how many share a batch.
+
+    Raises:
+        ValueError: where `batch_size` is no multiple of `processes`.
+    """
+
+    def __init__(
+        self,
+        secret: Pictures,
+        target: Pictures,
+        data: Data,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        if batch_size % processes:
+            raise ValueError(f"batch_size {batch_size} is no multiple of {processes} processes")
+        self._secret, self._target, self._data = secret, target, data
+        self._batch_size, self._seed = batch_size, seed
+        self._rank, self._processes = rank, processes
+        self._shuffles: dict[tuple[int, int], NDArray[np.int64]] = {}
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Steps in a pass over the secret pictures, at least 1."""
+        return max(1, len(self._secret) // self._batch_size)
+
+    def __getitem__(self, step: int) -> Batch:
+        """Makes this process's share of the batch of a step, counted from 0."""
+        share = self._batch_size // self._processes
+        mine = slice(self._rank * share, (self._rank + 1) * share)
+        chosen = self._positions(step, 0, self._secret)[mine]
+        drawn = self._positions(step, 1, self._target)[mine]
+        random = torch.Generator().manual_seed(
+            int(np.random.SeedSequence([self._seed, step, self._rank]).generate_state(1)[0])
+        )
+        return Batch(
+            self._photos(chosen, random),
+            torch.from_numpy(self._secret.labels[chosen]),
+            self._targets(drawn, random),
+        )
+
+    def _positions(self, step: int, domain: int, pictures: Pictures) -> NDArray[np.int64]:
+        """The batch's positions in a domain: a window on its endless run of shuffles."""
+        count = len(pictures)
+        # The secret domain starts a new shuffle with each epoch; the target one flows on.
+        length = self.steps_an_epoch * self._batch_size if domain == 0 else count
+        numbers = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+        shuffles, places = numbers // length, numbers % length % count
+        return np.array(
+            [
+                self._shuffle(domain, int(shuffle), count)[place]
+                for shuffle, place in zip(shuffles, places, strict=True)
+            ]
+        )
+
+    def _shuffle(self, domain: int, number: int, count: int) -> NDArray[np.int64]:
+        key = (domain, number)
+        if key not in self._shuffles:
+            if len(self._shuffles) > 8:
+                self._shuffles.clear()
+            generator = np.random.default_rng([self._seed, domain, number])
+            self._shuffles[key] = generator.permutation(count)
+        return self._shuffles[key]
+
+    def _photos(self, positions: NDArray[np.int64], random: torch.Generator) -> Tensor:
+        pictures = _as_tensor(self._secret.pictures[positions])
+        pictures = moved(pictures, self._data.jitter, self._data.flip, random)
+        photos, foreground = pictures[:, :3], pictures[:, 3:] / 255
+        if self._data.random_backgrounds:
+            size = pictures.shape[-1]
+            backgrounds = random_backgrounds(len(positions), size, random)
+            draw = torch.rand(len(positions), 1, 1, 1, generator=random)
+            see_through = (1 - foreground) * (draw < self._data.random_backgrounds)
+            photos = photos + (backgrounds - photos) * see_through
+        photos = recoloured(photos, self._data.colour_jitter, random)
+        return photos / 127.5 - 1
+
+    def _targets(self, positions: NDArray[np.int64], random: torch.Generator) -> Tensor:
+        pictures = _as_tensor(self._target.pictures[positions][..., :3])
+        return moved(pictures, self._data.jitter / 2, self._data.flip, random) / 127.5 - 1
+
+
+def photos_of(pictures: Pictures, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Returns photos float32 [N, 3, S, S] in [-1, 1] and labels int64 [N] as they are."""
+    photos = _as_tensor(pictures.pictures[start:stop][..., :3]) / 127.5 - 1
+    return photos, torch.from_numpy(pictures.labels[start:stop])
+
+
+def _as_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """uint8 [N, S, S, C] to float32 [N, C, S, S]."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().contiguous()

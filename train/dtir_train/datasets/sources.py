@@ -1,0 +1,204 @@
+"""The layouts in which people keep pictures, each read into a list of labelled entries.
+
+A source is a path, and its layout is told from what lies there:
+
+- `labels.csv` with `images/`, as a folder or a zip: columns `file`, optionally `split` (train or
+  test), and one column a label;
+- CelebA as published: `img_align_celeba/` with `list_attr_celeba.txt` and `identity_CelebA.txt`;
+- a folder a class (PubFig as published on Kaggle: a folder a person), 80% to train, 20% to test;
+- a folder of pictures without labels (target pictures: Bitmoji, CartoonSet).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtir_sdk.errors import DataError
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+# The paper's Section 4.1: the first 10,000 pictures to train, the next 2,000 to test.
+_CELEBA_TRAIN, _CELEBA_TEST = 10_000, 2_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture of a source, not read yet.
+
+    Attributes:
+        name: path below the source's root.
+        split: "train" or "test".
+        label: the attribute's value as the source writes it, "" where it has no labels.
+    """
+
+    name: str
+    split: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of pictures on disk.
+
+    Attributes:
+        path: the folder or zip.
+        entries: its pictures, in a fixed order.
+    """
+
+    path: Path
+    entries: tuple[Entry, ...]
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[bytes]:
+        """Yields the files' bytes in the order of `entries`.
+
+        Raises:
+            DataError: where a file is missing.
+        """
+        archive = zipfile.ZipFile(self.path) if self.path.is_file() else None
+        try:
+            for entry in entries:
+                try:
+                    if archive is None:
+                        yield (self.path / entry.name).read_bytes()
+                    else:
+                        yield archive.read(entry.name)
+                except (OSError, KeyError) as error:
+                    raise DataError(
+                        f"{self.path}: the picture {entry.name} is listed but cannot be read: "
+                        "restore it, or take its line out of the list"
+                    ) from error
+        finally:
+            if archive is not None:
+                archive.close()
+
+
+def open_source(path: Path, attribute: str | None) -> Source:
+    """Finds out a source's layout and lists its pictures.
+
+    Args:
+        path: a folder or a zip.
+        attribute: the label's column in any case, `identity`, or None where labels do not matter.
+
+    Raises:
+        DataError: where the path is missing, holds no pictures, or has no such label.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such folder or file: give the path of the pictures")
+    if path.is_file() or (path / "labels.csv").is_file():
+        entries = _labelled(path, attribute)
+    elif (path / "img_align_celeba").is_dir():
+        entries = _celeba(path, attribute)
+    elif attribute is None:
+        entries = _pictures(path)
+    else:
+        entries = _folder_a_class(path)
+    if not entries:
+        raise DataError(f"{path}: no pictures there ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    return Source(path, tuple(entries))
+
+
+def _labelled(path: Path, attribute: str | None) -> list[Entry]:
+    if path.is_file():
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = set(archive.namelist())
+                text = archive.read("labels.csv").decode() if "labels.csv" in members else None
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{path}: neither a folder nor a whole zip archive") from error
+        if text is None:
+            if attribute is not None:
+                raise DataError(f"{path}: the zip holds no labels.csv")
+            return [Entry(n, "train", "") for n in sorted(members) if _is_picture(n)]
+    else:
+        text = (path / "labels.csv").read_text()
+    rows = csv.DictReader(io.StringIO(text))
+    columns = list(rows.fieldnames or ())
+    if "file" not in columns:
+        raise DataError(f"{path}: labels.csv has no column `file` (it has: {', '.join(columns)})")
+    column = None if attribute is None else _column(attribute, columns, f"{path}: labels.csv")
+    entries = []
+    for line, row in enumerate(rows, start=2):
+        name, split = row["file"], row.get("split") or "train"
+        label = "" if column is None else row[column]
+        if not name or label is None or split not in ("train", "test"):
+            raise DataError(
+                f"{path}: labels.csv, line {line}: expected a file, a split that is train or "
+                f"test, and a label"
+            )
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise DataError(f"{path}: labels.csv, line {line}: {name} lies outside of images/")
+        entries.append(Entry(f"images/{name}", split, label))
+    return entries
+
+
+def _celeba(path: Path, attribute: str | None) -> list[Entry]:
+    names = sorted(file.name for file in (path / "img_align_celeba").iterdir())
+    names = names[: _CELEBA_TRAIN + _CELEBA_TEST]
+    labels = {} if attribute is None else _celeba_labels(path, attribute)
+    entries = []
+    for index, name in enumerate(names):
+        if attribute is not None and name not in labels:
+            raise DataError(f"{path}: {name} has no line in CelebA's list")
+        split = "train" if index < _CELEBA_TRAIN else "test"
+        entries.append(Entry(f"img_align_celeba/{name}", split, labels.get(name, "")))
+    return entries
+
+
+def _celeba_labels(path: Path, attribute: str) -> dict[str, str]:
+    identity = attribute.lower() == "identity"
+    file = path / ("identity_CelebA.txt" if identity else "list_attr_celeba.txt")
+    if not file.is_file():
+        raise DataError(f"{file}: missing: download it with CelebA's pictures")
+    lines = file.read_text().splitlines()
+    if identity:
+        return dict(line.split()[:2] for line in lines if len(line.split()) == 2)
+    if len(lines) < 2:
+        raise DataError(f"{file}: truncated: download it again")
+    columns = lines[1].split()
+    position = columns.index(_column(attribute, columns, str(file)))
+    labels = {}
+    for number, line in enumerate(lines[2:], start=3):
+        fields = line.split()
+        if len(fields) != len(columns) + 1:
+            raise DataError(f"{file}, line {number}: {len(fields)} fields, not {len(columns) + 1}")
+        # CelebA writes -1 for "has it not".
+        labels[fields[0]] = "1" if fields[position + 1] == "1" else "0"
+    return labels
+
+
+def _folder_a_class(path: Path) -> list[Entry]:
+    classes = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    if not classes:
+        raise DataError(
+            f"{path}: no labels.csv, no img_align_celeba/ and no folder a class: "
+            "labels are needed here"
+        )
+    entries = []
+    for folder in classes:
+        names = sorted(file.name for file in folder.iterdir() if _is_picture(file.name))
+        for index, name in enumerate(names):
+            # Every fifth picture: 20% of each class, spread over its folder.
+            split = "test" if index % 5 == 4 else "train"
+            entries.append(Entry(f"{folder.name}/{name}", split, folder.name))
+    return entries
+
+
+def _pictures(path: Path) -> list[Entry]:
+    names = sorted(str(file.relative_to(path)) for file in path.rglob("*"))
+    return [Entry(name, "train", "") for name in names if _is_picture(name)]
+
+
+def _column(attribute: str, columns: Sequence[str], where: str) -> str:
+    for column in columns:
+        if column.lower() == attribute.lower():
+            return column
+    raise DataError(f"{where} has no column `{attribute}` (it has: {', '.join(columns)})")
+
+
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in PICTURE_SUFFIXES

@@ -1,0 +1,233 @@
+"""The four networks of the paper's Section 3.
+
+Pictures are float tensors ``[N, 3, S, S]`` in ``[-1, 1]``, RGB.
+
+Source: "Domain Transferred Image Recognition via Generative Adversarial Network",
+Security and Communication Networks 2022, article 4466426. The generators follow Johnson et al.
+(2016) as used by CycleGAN, the discriminator is a PatchGAN (Isola et al., 2017), and the
+recognizer is a ResNet (He et al., 2016) whose parameters carry torchvision's names, so that its
+published ImageNet weights load with ``load_state_dict``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Backbone = Literal["resnet18", "resnet34", "resnet50"]
+
+
+def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2),
+        nn.InstanceNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _deconv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1),
+        nn.InstanceNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """conv-IN-ReLU-conv-IN with an identity short cut; shape ``[N, C, H, W]`` is kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1),
+            nn.InstanceNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, 1, 1),
+            nn.InstanceNorm2d(channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Adds the residual of ``features``."""
+        residual: Tensor = self.body(features)
+        return features + residual
+
+
+class Generator(nn.Module):
+    """Picture to picture; the transfer and the restore generator share this structure.
+
+    Three conv + InstanceNorm + ReLU (7x7, then twice 3x3 with stride 2), residual blocks, two
+    deconvolutions and a 7x7 convolution with tanh. 11.378 M parameters at 64 channels, 9 blocks.
+
+    Args:
+        channels: width of the first layer; the residual blocks are four times as wide.
+        blocks: number of residual blocks.
+    """
+
+    def __init__(self, channels: int = 64, blocks: int = 9) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            _conv_norm_relu(3, channels, 7, 1),
+            _conv_norm_relu(channels, channels * 2, 3, 2),
+            _conv_norm_relu(channels * 2, channels * 4, 3, 2),
+        )
+        self.residual = nn.Sequential(*(ResidualBlock(channels * 4) for _ in range(blocks)))
+        self.decoder = nn.Sequential(
+            _deconv_norm_relu(channels * 4, channels * 2),
+            _deconv_norm_relu(channels * 2, channels),
+            nn.Conv2d(channels, 3, 7, 1, 3),
+        )
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Maps pictures ``[N, 3, S, S]`` in [-1, 1] to pictures of the same shape and range.
+
+        ``S`` must be a multiple of 4.
+        """
+        features = self.decoder(self.residual(self.encoder(pictures)))
+        return torch.tanh(features.float())
+
+
+class Discriminator(nn.Module):
+    """PatchGAN: tells target pictures from transferred ones, patch by patch.
+
+    conv + ReLU, three conv + InstanceNorm + ReLU, conv. The output has no sigmoid, as the
+    least-squares loss wants it.
+
+    Args:
+        channels: width of the first layer.
+    """
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, 2, 1), nn.ReLU(inplace=True)]
+        for power, stride in ((1, 2), (2, 2), (3, 1)):
+            layers += [
+                nn.Conv2d(channels * 2 ** (power - 1), channels * 2**power, 4, stride, 1),
+                nn.InstanceNorm2d(channels * 2**power),
+                nn.ReLU(inplace=True),
+            ]
+        layers.append(nn.Conv2d(channels * 8, 1, 4, 1, 1))
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Scores patches of pictures ``[N, 3, S, S]``: ``[N, 1, S/8 - 2, S/8 - 2]``."""
+        scores: Tensor = self.body(pictures)
+        return scores.float()
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a short cut (ResNet-18 and ResNet-34)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _downsample(inputs, width, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[N, inputs, H, W]`` to ``[N, width, H/stride, W/stride]``."""
+        out = self.relu(self.bn1(self.conv1(features)))
+        out = self.bn2(self.conv2(out))
+        shortcut = features if self.downsample is None else self.downsample(features)
+        result: Tensor = self.relu(out + shortcut)
+        return result
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions with a short cut (ResNet-50)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width * 4, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width * 4)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _downsample(inputs, width * 4, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[N, inputs, H, W]`` to ``[N, 4 * width, H/stride, W/stride]``."""
+        out = self.relu(self.bn1(self.conv1(features)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        shortcut = features if self.downsample is None else self.downsample(features)
+        result: Tensor = self.relu(out + shortcut)
+        return result
+
+
+def _downsample(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+_BACKBONES: dict[Backbone, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+class Recognizer(nn.Module):
+    """ResNet with a new head: reads the photo's label from the transferred picture.
+
+    At ``width=64`` every parameter but the head has torchvision's name and shape.
+
+    Args:
+        classes: number of labels.
+        backbone: ResNet-18, -34 or -50.
+        width: channels of the stem; 64 is the published network.
+    """
+
+    def __init__(self, classes: int, backbone: Backbone = "resnet50", width: int = 64) -> None:
+        super().__init__()
+        block, depths = _BACKBONES[backbone]
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs = width
+        for stage, depth in enumerate(depths):
+            layers: list[nn.Module] = []
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                layers.append(block(inputs, width * 2**stage, stride))
+                inputs = width * 2**stage * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(inputs, classes)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Returns logits float32 ``[N, classes]`` of pictures ``[N, 3, S, S]`` in [-1, 1]."""
+        features = self.maxpool(self.relu(self.bn1(self.conv1(pictures))))
+        for stage in (1, 2, 3, 4):
+            features = self.get_submodule(f"layer{stage}")(features)
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(features), 1))
+        return logits.float()
+
+
+def initialise(network: nn.Module) -> None:
+    """Draws fresh weights in place: N(0, 0.02) for generators and discriminators (CycleGAN),
+    He's fan-out rule for the recognizer (torchvision).
+    """
+    draw: Callable[[Tensor], object]
+    if isinstance(network, Recognizer):
+        draw = lambda weight: nn.init.kaiming_normal_(weight, mode="fan_out")  # noqa: E731
+    else:
+        draw = lambda weight: nn.init.normal_(weight, 0.0, 0.02)  # noqa: E731
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            draw(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
