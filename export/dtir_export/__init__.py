@@ -1,1 +1,1 @@
-"""See the modules."""
+"""From a trained checkpoint to a bundle: graphs, parity gate, and what each party may hold."""

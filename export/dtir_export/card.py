@@ -97,7 +97,7 @@ def _default(networks: TrainedNetworks) -> ModelCard:
             "maker has not described any other use."
         ),
         limits=(
-            "Only pictures like those of the training data are covered; nothing is known of others.",
+            "Only pictures like those of the training data are covered.",
             "Whoever holds the restore generator can give the private picture back from the "
             "transferred one.",
             "A recognised label is an estimate: not for decisions about people.",

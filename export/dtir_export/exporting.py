@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
+
+from dtir_sdk.bundle import MAY_HOLD, Bundle, ModelName, Role, write_bundle
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.checkpoint import load_trained
 
 from dtir_export.card import model_card, read_object
 from dtir_export.graphs import export_graphs
 from dtir_export.parity import Gate, ParityReport, compare
 from dtir_export.pictures import gate_pictures
 from dtir_export.progress import Narrator
-from dtir_export.report import report_files
-from dtir_sdk.bundle import MAY_HOLD, Bundle, ModelName, Role, write_bundle
-from dtir_sdk.errors import ConfigurationError, OutputError
-from dtir_sdk.files import reason
-from dtir_train.checkpoint import load_trained
+from dtir_export.report import report_files, staged
 
 METRICS_KEY = "export_parity"
+
+# One label in 200 may differ: fewer pictures than that could not tell.
+_COUNT = 256
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def export_checkpoint(
     role: Role = "full",
     name: str | None = None,
     pictures: Sequence[Path] = (),
-    count: int = 256,
+    count: int | None = None,
     metrics: Path | None = None,
     card: Path | None = None,
     report_folder: Path | None = None,
@@ -59,7 +61,7 @@ def export_checkpoint(
         role: whose bundle; it holds what that party may hold.
         name: the bundle's name; None takes the run's folder's.
         pictures: private pictures to judge by; none takes those of the run's configuration.
-        count: how many of them at most, 1 or more.
+        count: how many of them at most, 1 or more; None takes 256.
         metrics: a JSON object for the manifest, such as an evaluation's.
         card: the model card as JSON, see `card.model_card`.
         report_folder: where the report goes; None takes `output` with `-report`. It holds
@@ -79,6 +81,8 @@ def export_checkpoint(
         OutputError: something cannot be written.
     """
     narrator = narrator or Narrator()
+    if count is None:
+        count = _COUNT
     if count < 1:
         raise ConfigurationError(f"count is {count}: it must be 1 or more")
     report_folder = report_folder or output.with_name(f"{output.resolve().name}-report")
@@ -98,7 +102,7 @@ def export_checkpoint(
     comparison.report.check()
 
     narrator.tell(f"writing {output}")
-    with _staged(report_folder, report_files(comparison)) as staged:
+    with staged(report_folder, report_files(comparison)) as place:
         bundle = write_bundle(
             output,
             name=name or checkpoint_name(checkpoint),
@@ -112,7 +116,7 @@ def export_checkpoint(
             intended_use=written_card.intended_use,
             limits=written_card.limits,
         )
-        staged.place()
+        place()
     return Exported(bundle, comparison.report, report_folder)
 
 
@@ -128,39 +132,3 @@ def _figures(report: ParityReport) -> dict[str, Any]:
         "reference": asdict(report.reference),
         "deployed": asdict(report.deployed),
     }
-
-
-class _staged:
-    """Files that lie ready next to their folder, and are put there by `place`, or never."""
-
-    def __init__(self, folder: Path, files: dict[str, bytes]) -> None:
-        self._folder = folder
-        self._files = files
-
-    def __enter__(self) -> _staged:
-        try:
-            if self._folder.exists() and not self._folder.is_dir():
-                raise OutputError(f"{self._folder} is a file: name a folder with --report")
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            self._work = tempfile.TemporaryDirectory(
-                prefix=f".{self._folder.name[:80]}.", dir=self._folder.parent
-            )
-            for name, data in self._files.items():
-                (Path(self._work.name) / name).write_bytes(data)
-        except OSError as error:
-            raise self._failure(error) from error
-        return self
-
-    def place(self) -> None:
-        try:
-            self._folder.mkdir(exist_ok=True)
-            for name in self._files:
-                (Path(self._work.name) / name).replace(self._folder / name)
-        except OSError as error:
-            raise self._failure(error) from error
-
-    def __exit__(self, *_: object) -> None:
-        self._work.cleanup()
-
-    def _failure(self, error: OSError) -> OutputError:
-        return OutputError(f"{self._folder} could not be written: {reason(error)}")

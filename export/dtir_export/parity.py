@@ -14,17 +14,17 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-
-from dtir_export.graphs import signature
-from dtir_export.pictures import GatePictures
-from dtir_export.progress import Narrator
 from dtir_sdk.bundle import ModelName
 from dtir_sdk.engines import Engine, Graph, choose, load
 from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_train.channel import from_bytes, to_bytes
 from dtir_train.checkpoint import TrainedNetworks
 from dtir_train.networks import Generator
+from numpy.typing import NDArray
+
+from dtir_export.graphs import signature
+from dtir_export.pictures import GatePictures
+from dtir_export.progress import Narrator
 
 # Where not one byte differs; one byte in 10 million that is off by one gives 118 dB.
 PSNR_CEILING = 120.0
@@ -195,6 +195,15 @@ class ParityReport:
                 f"the exported graphs differ from PyTorch on {self.pictures} pictures, nothing "
                 f"was written: {'; '.join(failures)}"
             )
+
+    def summary(self) -> tuple[str, ...]:
+        """Says in a line for each engine how near it came to PyTorch."""
+        engines = (("reference", self.reference), ("deployed", self.deployed))
+        return tuple(
+            f"parity on {self.pictures} pictures, {role} engine ({parity.engine}): "
+            f"{', '.join(_figures(parity))}"
+            for role, parity in engines
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON-ready values."""
@@ -401,3 +410,20 @@ def _failures(engine: str, parity: EngineParity, least: Thresholds) -> list[str]
                 f"not {least.label_agreement:.2%}"
             )
     return failures
+
+
+def _figures(parity: EngineParity) -> list[str]:
+    figures = []
+    for name, pictures in (("cartoon", parity.transfer), ("restored", parity.restorer)):
+        if pictures is not None:
+            figures.append(
+                f"{name} PSNR {pictures.psnr:.1f} dB (worst {pictures.worst_psnr:.1f}, "
+                f"largest difference {pictures.max_difference})"
+            )
+    for name, labels in (("recognizer", parity.recognizer), ("chain", parity.chain)):
+        if labels is not None:
+            figures.append(
+                f"{name} labels {labels.label_agreement:.1%} equal "
+                f"(largest difference {labels.max_difference:.1g})"
+            )
+    return figures

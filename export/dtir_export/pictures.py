@@ -12,14 +12,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from dtir_sdk.errors import DataError, PictureError
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from dtir_train.configuration import Configuration
 from dtir_train.datasets.decoded import GENERATED
 from dtir_train.datasets.generated import generated_secret
 from dtir_train.datasets.sources import PICTURE_SUFFIXES, open_source
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,7 @@ class GatePictures:
     origins: tuple[str, ...]
 
 
-def gate_pictures(
-    configuration: Configuration, paths: Sequence[Path], count: int
-) -> GatePictures:
+def gate_pictures(configuration: Configuration, paths: Sequence[Path], count: int) -> GatePictures:
     """Takes pictures evenly from what the user names, or else from the run's own sources.
 
     Test pictures are preferred to training pictures where a source tells them apart. Pictures

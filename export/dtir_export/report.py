@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
+from dtir_sdk.drawing import side_by_side
+from dtir_sdk.errors import OutputError
+from dtir_sdk.files import reason
 from numpy.typing import NDArray
 
 from dtir_export.parity import Comparison
-from dtir_sdk.drawing import side_by_side
-from dtir_sdk.errors import OutputError
 
 JSON_NAME, PNG_NAME = "parity.json", "parity.png"
 AMPLIFIED = 16
@@ -50,9 +55,7 @@ def grid(comparison: Comparison) -> NDArray[np.uint8]:
     columns = [("photo", comparison.photos), ("PyTorch", made.cartoons)]
     if deployed.cartoons is not None:
         columns.append(("exported", deployed.cartoons))
-        columns.append(
-            (f"difference x{AMPLIFIED}", amplified(made.cartoons, deployed.cartoons))
-        )
+        columns.append((f"difference x{AMPLIFIED}", amplified(made.cartoons, deployed.cartoons)))
     if deployed.restored is not None:
         columns.append(("restored", deployed.restored))
     count = len(comparison.photos)
@@ -65,3 +68,37 @@ def amplified(expected: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[
     """Shows the difference of two pictures: grey where they are equal. Shapes are kept."""
     difference = (found.astype(np.int32) - expected) * AMPLIFIED + 128
     return difference.clip(0, 255).astype(np.uint8)
+
+
+@contextmanager
+def staged(folder: Path, files: Mapping[str, bytes]) -> Iterator[Callable[[], None]]:
+    """Writes files next to their folder, and moves them there when told to; else they go again.
+
+    So the disk is known to hold the report before the bundle is written.
+
+    Args:
+        folder: where they are to lie; made where it is missing, other files in it are kept.
+        files: name to content.
+
+    Yields:
+        The function that moves them.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file: name a folder with --report")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name[:80]}.", dir=folder.parent) as work:
+            for name, data in files.items():
+                (Path(work) / name).write_bytes(data)
+
+            def place() -> None:
+                folder.mkdir(exist_ok=True)
+                for name in files:
+                    (Path(work) / name).replace(folder / name)
+
+            yield place
+    except OSError as error:
+        raise OutputError(f"{folder} could not be written: {reason(error)}") from error

@@ -50,9 +50,7 @@ def find_source(named: Path | None, runs: Path = RUNS) -> ExportSource:
         return ExportSource("bundle", named, "the bundle named")
     if (named / CHECKPOINT_NAME).is_file():
         return ExportSource("checkpoint", named / CHECKPOINT_NAME, "the run named")
-    what = (
-        f"holds neither {CHECKPOINT_NAME} nor {MANIFEST}" if named.is_dir() else "is not there"
-    )
+    what = f"holds neither {CHECKPOINT_NAME} nor {MANIFEST}" if named.is_dir() else "is not there"
     raise ConfigurationError(f"{named} {what}: name a run's folder, a checkpoint or a bundle")
 
 

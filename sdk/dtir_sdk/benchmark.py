@@ -1,23 +1,20 @@
-"""`dtir bench`: where the time of a call goes, measured in interleaved rounds."""
+"""`dtir bench`: where the time of a call goes, every part measured within the same call."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from dtir_sdk.errors import ConfigurationError, PictureError
-from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from dtir_sdk.files import write_atomically
-from dtir_sdk.pictures import Picture, read_picture, swap_colors
+from dtir_sdk.pictures import Picture, read_picture
 from dtir_sdk.pipeline import Pipeline
 
 
@@ -44,11 +41,13 @@ class Measurement:
         frame: width and height of the picture in pixels.
         total: a whole call of the pipeline.
         detect: finding the faces, within the call.
-        transfer_engine: the transfer generator in its engine, alone, on the same crop.
-        recognizer_engine: the recognizer in its engine, alone, on the same cartoon.
+        transfer_engine: the transfer generator in its engine, within the call.
+        recognizer_engine: the recognizer in its engine, within the call.
         compose: setting the cartoon into the frame, within the call.
         overhead_percent: what the SDK itself takes, all but detection and engines, as a share of
-            the engines' time, from the medians.
+            the engines' time; the median over the rounds.
+        overhead_without_compose_percent: the same without setting the cartoon into the frame,
+            which grows with the face's size in the frame.
     """
 
     engine: str
@@ -60,6 +59,7 @@ class Measurement:
     recognizer_engine: Spread
     compose: Spread
     overhead_percent: float
+    overhead_without_compose_percent: float
 
 
 def sample_portrait() -> Path:
@@ -80,7 +80,7 @@ def sample_portrait() -> Path:
 
 
 def measure(pipeline: Pipeline, frame: Picture, rounds: int) -> Measurement:
-    """Measures a pipeline for one face, and its engines alone in between.
+    """Measures a pipeline for one face.
 
     Args:
         pipeline: made with `faces="largest"`.
@@ -93,37 +93,37 @@ def measure(pipeline: Pipeline, frame: Picture, rounds: int) -> Measurement:
     """
     if rounds < 1:
         raise ConfigurationError(f"rounds must be 1 or more, not {rounds}")
-    found = FaceFinder().find(frame)
-    if not found:
-        raise PictureError("the picture holds no face that is found: name another one")
-    size = pipeline.bundle.manifest.image_size
-    crop = swap_colors(crop_face(frame, alignment(found[0].landmarks, size), size))[np.newaxis]
-    transfer, recognizer = pipeline.engines
-    cartoon = np.ascontiguousarray(transfer.infer(crop))
     rows = []
     for number in range(-max(3, rounds // 10), rounds):
-        timings = pipeline(frame).timings
-        engine = [_timed(transfer.infer, crop), _timed(recognizer.infer, cartoon)]
+        result = pipeline(frame)
+        if not result.faces:
+            raise PictureError("the picture holds no face that is found: name another one")
         if number >= 0:
-            rows.append([timings.total, timings.detect, *engine, timings.compose])
-    table = np.array(rows)
-    spreads = [
-        Spread(float(median), float(late))
-        for median, late in zip(
-            np.median(table, axis=0), np.percentile(table, 95, axis=0), strict=True
-        )
-    ]
-    engines = table[:, 2] + table[:, 3]
-    own = table[:, 0] - table[:, 1] - engines
-    overhead = 100 * float(np.median(own)) / float(np.median(engines))
-    shape = (frame.shape[1], frame.shape[0])
-    return Measurement(str(pipeline.engine), rounds, shape, *spreads, overhead)
+            rows.append(list(asdict(result.timings).values()))
+    columns = dict(zip(asdict(result.timings), np.array(rows).T, strict=True))
+    engines = columns["transfer_engine"] + columns["recognizer_engine"]
+    own = columns["total"] - columns["detect"] - engines
+    compose = columns["compose"]
+    return Measurement(
+        engine=str(pipeline.engine),
+        rounds=rounds,
+        frame=(frame.shape[1], frame.shape[0]),
+        total=_spread(columns["total"]),
+        detect=_spread(columns["detect"]),
+        transfer_engine=_spread(columns["transfer_engine"]),
+        recognizer_engine=_spread(columns["recognizer_engine"]),
+        compose=_spread(compose),
+        overhead_percent=_share(own, engines),
+        overhead_without_compose_percent=_share(own - compose, engines),
+    )
 
 
-def _timed(run: Callable[[Any], Any], batch: Picture) -> float:
-    start = perf_counter()
-    run(batch)
-    return 1e3 * (perf_counter() - start)
+def _spread(values: NDArray[np.float64]) -> Spread:
+    return Spread(float(np.median(values)), float(np.percentile(values, 95)))
+
+
+def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float:
+    return float(np.median(100 * part / whole))
 
 
 def bench(
@@ -174,7 +174,8 @@ def bench(
     console.print(f"engine: {measurement.engine}", highlight=False, markup=False)
     console.print(table)
     console.print(
-        f"the SDK's own overhead: {measurement.overhead_percent:.1f}% of the engines' time",
+        f"the SDK's own overhead: {measurement.overhead_percent:.1f}% of the engines' time, "
+        f"{measurement.overhead_without_compose_percent:.1f}% without composition",
         highlight=False,
     )
     if report is not None:

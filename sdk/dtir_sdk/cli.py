@@ -1,4 +1,7 @@
-"""The `dtir` command. Exit codes: 0 done, 1 some files failed, 2 error, 3 no face, 130 Ctrl-C."""
+"""The `dtir` command.
+
+Exit codes: 0 done; 1 some files failed, or stdout was closed; 2 error; 3 no face; 130 Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tyro.conf import Positional, arg
 
 from dtir_sdk.errors import DtirError
 
-FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 1
 
 Engine = Literal["auto", "openvino", "onnxruntime"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -23,7 +26,7 @@ BundleFolder = Annotated[
 ]
 
 
-def run(
+def run(  # noqa: D417
     source: Positional[Annotated[str, arg(metavar="SOURCE")]],
     /,
     output: Path = Path("dtir-output"),
@@ -63,7 +66,7 @@ def info(bundle: BundleFolder = None) -> int:
     return 0 if print_information(bundle, Console()) else FAILED
 
 
-def bench(
+def bench(  # noqa: D417
     picture: Positional[Annotated[Path | None, arg(metavar="PICTURE")]] = None,
     /,
     bundle: BundleFolder = None,
@@ -109,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    # FFmpeg, which reads the videos, would print its own lines beside ours.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(
             {"run": run, "info": info, "bench": bench},

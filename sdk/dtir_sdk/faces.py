@@ -115,14 +115,15 @@ def alignment(landmarks: NDArray[np.float32], size: int) -> NDArray[np.float64]:
     Returns:
         float64 [2, 3], frame pixels to crop pixels, least squares over the five points.
     """
-    x, y = landmarks[:, 0].astype(np.float64), landmarks[:, 1].astype(np.float64)
-    zero, one = np.zeros(5), np.ones(5)
-    system = np.concatenate(
-        [np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)]
-    )
-    goal = (TEMPLATE * size).T.reshape(-1)
-    (cos, sin, right, down), *_ = np.linalg.lstsq(system, goal, rcond=None)
-    return np.array([[cos, -sin, right], [sin, cos, down]])
+    # In closed form, over complex numbers: a general solver would wake the BLAS threads.
+    places = landmarks[:, 0].astype(np.complex128) + 1j * landmarks[:, 1]
+    goals = (TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]) * size
+    centre, goal = places.mean(), goals.mean()
+    away = places - centre
+    spread = max(float(np.vdot(away, away).real), 1e-12)
+    turn = complex(np.vdot(away, goals - goal)) / spread
+    move = goal - turn * centre
+    return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
 
 
 def crop_face(frame: Frame, transform: NDArray[np.float64], size: int) -> Frame:
@@ -137,9 +138,9 @@ def crop_face(frame: Frame, transform: NDArray[np.float64], size: int) -> Frame:
         uint8 [size, size, 3], the caller's own.
     """
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
-    if scale < 0.5:
+    left, top, right, bottom = _covered(transform, size, frame.shape)
+    if scale < 0.5 and right > left and bottom > top:
         # Bilinear sampling alone would skip pixels of a large face: average them first.
-        left, top, right, bottom = _covered(transform, size, frame.shape)
         region = frame[top:bottom, left:right]
         width = max(1, round(region.shape[1] * scale * 1.5))
         height = max(1, round(region.shape[0] * scale * 1.5))

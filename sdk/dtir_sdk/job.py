@@ -77,11 +77,20 @@ def run_job(job: Job) -> int:
     targets = _targets(sources, job.output)
     with ExitStack() as stack:
         bundle = Bundle.open(job.bundle)
-        options = {"engine": job.engine, "device": job.device, "precision": job.precision}
-        pipeline = stack.enter_context(Pipeline(bundle, faces=job.faces, **options))
+        pipeline = stack.enter_context(
+            Pipeline(
+                bundle,
+                engine=job.engine,
+                device=job.device,
+                precision=job.precision,
+                faces=job.faces,
+            )
+        )
         restorer = None
         if job.photo and "restorer" in bundle.manifest.files:
-            restorer = stack.enter_context(Restorer(bundle, **options))
+            restorer = stack.enter_context(
+                Restorer(bundle, engine=job.engine, device=job.device, precision=job.precision)
+            )
         print(f"engine: {pipeline.engine}")  # noqa: T201
         worker = _Worker(job, pipeline, restorer)
         for path in sources:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from os import PathLike
+from time import perf_counter
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle, ModelName
-from dtir_sdk.engines import Engine, EngineInfo, Graph, Signature, Tensor, choose, load
+from dtir_sdk.engines import EngineInfo, Graph, Signature, Tensor, choose, load
 from dtir_sdk.errors import EngineError
 from dtir_sdk.pictures import Color, Picture, check_color, check_crops, swap_colors
 
@@ -69,7 +70,7 @@ class _Party:
         self._engine = load(graph, choose(engine, device), precision, threads)
         try:
             # The first run is the slow one: better here than with the first picture.
-            self._engine.infer(np.zeros((1, size, size, 3), np.uint8))
+            self._infer(np.zeros((1, size, size, 3), np.uint8))
         except BaseException:
             self._engine.close()
             raise
@@ -81,11 +82,6 @@ class _Party:
     def engine(self) -> EngineInfo:
         """Which engine was picked, and why."""
         return self._engine.info
-
-    @property
-    def loaded(self) -> Engine:
-        """The loaded engine itself, which takes and gives RGB batches."""
-        return self._engine
 
     def close(self) -> None:
         """Frees the engine; may be called again. Calls after it raise `EngineError`."""
@@ -102,10 +98,15 @@ class _Party:
     ) -> None:
         self.close()
 
-    def _run(self, crops: Picture) -> NDArray[np.generic]:
-        """Runs checked crops uint8 [N, S, S, 3], N of 1 or more."""
+    def _run(self, crops: Picture) -> tuple[NDArray[np.generic], float]:
+        """Runs checked crops uint8 [N, S, S, 3], N of 1 or more.
+
+        Returns:
+            The output, and the milliseconds that the engine took.
+        """
         if self._color == "bgr":
             crops = swap_colors(crops)
+        start = perf_counter()
         if len(crops) <= _LARGEST_BATCH:
             output = self._infer(crops)
         else:
@@ -113,7 +114,7 @@ class _Party:
             output = np.concatenate(
                 [self._infer(crops[start : start + _LARGEST_BATCH]) for start in starts]
             )
-        return output
+        return output, 1e3 * (perf_counter() - start)
 
     def _infer(self, crops: Picture) -> NDArray[np.generic]:
         try:
@@ -126,13 +127,29 @@ class _PictureParty(_Party):
     """A party that gives pictures for pictures."""
 
     def __call__(self, pictures: Picture) -> Picture:
+        return self.timed(pictures)[0]
+
+    def timed(self, pictures: Picture) -> tuple[Picture, float]:
+        """Does what a call does.
+
+        Args:
+            pictures: as for a call.
+
+        Returns:
+            What a call returns, and the milliseconds that the engine itself took of it.
+
+        Raises:
+            PictureError: as for a call.
+            EngineError: as for a call.
+        """
         crops = check_crops(pictures, self.bundle.manifest.image_size)
         if len(crops) == 0:
-            return crops.copy()
-        output = self._run(crops).astype(np.uint8, copy=False)
+            return crops.copy(), 0.0
+        output, took = self._run(crops)
+        changed = output.astype(np.uint8, copy=False)
         if self._color == "bgr":
-            output = swap_colors(output)
-        return output.reshape(pictures.shape)
+            changed = swap_colors(changed)
+        return changed.reshape(pictures.shape), took
 
 
 class Transfer(_PictureParty):
@@ -257,13 +274,29 @@ class Recognizer(_Party):
             PictureError: as for a call.
             EngineError: as for a call.
         """
+        return self.timed(pictures)[0]
+
+    def timed(self, pictures: Picture) -> tuple[tuple[Recognition, ...], float]:
+        """Does what `batch` does.
+
+        Args:
+            pictures: as for a call.
+
+        Returns:
+            What `batch` returns, and the milliseconds that the engine itself took of it.
+
+        Raises:
+            PictureError: as for a call.
+            EngineError: as for a call.
+        """
         labels = self.bundle.manifest.labels
         recognitions = []
-        for row in self.probabilities(pictures):
+        rows, took = self._probabilities(pictures)
+        for row in rows:
             best = int(row.argmax())
             values = dict(zip(labels, row.tolist(), strict=True))
             recognitions.append(Recognition(labels[best], values[labels[best]], values))
-        return tuple(recognitions)
+        return tuple(recognitions), took
 
     def probabilities(self, pictures: Picture) -> NDArray[np.float32]:
         """Returns the bare probabilities, float32 [N, K], labels in the manifest's order.
@@ -275,7 +308,11 @@ class Recognizer(_Party):
             PictureError: as for a call.
             EngineError: as for a call.
         """
+        return self._probabilities(pictures)[0]
+
+    def _probabilities(self, pictures: Picture) -> tuple[NDArray[np.float32], float]:
         crops = check_crops(pictures, self.bundle.manifest.image_size)
         if len(crops) == 0:
-            return np.zeros((0, len(self.bundle.manifest.labels)), np.float32)
-        return self._run(crops).astype(np.float32, copy=False)
+            return np.zeros((0, len(self.bundle.manifest.labels)), np.float32), 0.0
+        output, took = self._run(crops)
+        return output.astype(np.float32, copy=False), took

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError, OutputError, PictureError
 from dtir_sdk.files import reason, write_atomically
+from dtir_sdk.quiet import quiet_opencv
 
 Picture = NDArray[np.uint8]
 Color = Literal["bgr", "rgb"]
@@ -162,7 +163,9 @@ def read_picture(path: str | PathLike[str], *, color: Color = "bgr") -> Picture:
         raise PictureError(f"{path} is empty")
     _check_whole(data, path)
     try:
-        picture = _to_bgr(_decode(data), path)
+        with quiet_opencv():
+            decoded = _decode(data)
+        picture = _to_bgr(decoded, path)
     except (cv2.error, MemoryError) as error:
         raise PictureError(f"{path} is no picture that can be read, or too large") from error
     checked = check_picture(picture, str(path))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.drawing import neutral_card
-from dtir_sdk.engines import Engine, EngineInfo
+from dtir_sdk.engines import EngineInfo
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
 from dtir_sdk.faces import FaceFinder, alignment, crop_face, paste_face
 from dtir_sdk.parties import Recognizer, Transfer
@@ -107,11 +107,6 @@ class Pipeline:
         """Which engine was picked, and why."""
         return self._transfer.engine
 
-    @property
-    def engines(self) -> tuple[Engine, Engine]:
-        """The loaded transfer generator and recognizer, for measuring them alone."""
-        return self._transfer.loaded, self._recognizer.loaded
-
     def __call__(self, frame: Picture) -> Result:
         """Replaces the faces of a frame by cartoons and reads the attribute from these.
 
@@ -135,9 +130,10 @@ class Pipeline:
         detected = perf_counter()
         wanted = found[:1] if self._largest else found
         transforms = [alignment(face.landmarks, self._size) for face in found]
-        cartoons = self._transfer(self._cut(picture, transforms[: len(wanted)]))
+        crops = self._cut(picture, transforms[: len(wanted)])
+        cartoons, transfer_engine = self._transfer.timed(crops)
         transferred = perf_counter()
-        recognitions = self._recognizer.batch(cartoons)
+        recognitions, recognizer_engine = self._recognizer.timed(cartoons)
         recognized = perf_counter()
         image = self._compose(picture, transforms, cartoons)
         if self._color == "rgb":
@@ -161,6 +157,8 @@ class Pipeline:
             recognize=1e3 * (recognized - transferred),
             compose=1e3 * (end - recognized),
             total=1e3 * (end - start),
+            transfer_engine=transfer_engine,
+            recognizer_engine=recognizer_engine,
         )
         return Result(faces, image, timings, self._color)
 

@@ -25,6 +25,8 @@ class Timings:
         recognize: reading the label from the cartoons.
         compose: setting the cartoons into the frame.
         total: the whole call.
+        transfer_engine: what the engine itself took of `transfer`.
+        recognizer_engine: what the engine itself took of `recognize`.
     """
 
     detect: float
@@ -32,6 +34,8 @@ class Timings:
     recognize: float
     compose: float
     total: float
+    transfer_engine: float
+    recognizer_engine: float
 
 
 @dataclass(frozen=True, eq=False)

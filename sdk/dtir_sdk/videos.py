@@ -15,6 +15,7 @@ import numpy as np
 from dtir_sdk.errors import OutputError, PictureError
 from dtir_sdk.files import replacing
 from dtir_sdk.pictures import Picture
+from dtir_sdk.quiet import quiet_opencv
 
 SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
 
@@ -39,7 +40,7 @@ class VideoReader:
         if path.stat().st_size == 0:
             raise PictureError(f"{path} is empty")
         self._path = path
-        with _quiet():
+        with quiet_opencv():
             self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise PictureError(f"{path} is no video that can be read")
@@ -103,7 +104,7 @@ class VideoWriter:
         if self._writer is None:
             code = cv2.VideoWriter.fourcc(*"mp4v")
             size = (frame.shape[1], frame.shape[0])
-            with _quiet():
+            with quiet_opencv():
                 self._writer = cv2.VideoWriter(str(self._temporary), code, self._rate, size)
             if not self._writer.isOpened():
                 raise OutputError(f"{self._path} could not be opened for writing a video")
@@ -133,17 +134,10 @@ def writing(path: Path, rate: float) -> Iterator[VideoWriter]:
             if writer._writer is not None:
                 writer._writer.release()
         # OpenCV does not say when the disk is full: look.
-        with VideoReader(temporary) as written:
-            if written.length != writer.frames:
-                raise OutputError(f"{path} could not be written whole: is the disk full?")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps OpenCV's own complaints off the user's terminal."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+        try:
+            with VideoReader(temporary) as written:
+                length = written.length
+        except PictureError:
+            length = None
+        if length != writer.frames:
+            raise OutputError(f"{path} could not be written whole: is the disk full?")

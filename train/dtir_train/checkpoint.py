@@ -120,7 +120,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         configuration = Configuration.from_json(json.loads(metadata["configuration"]), path)
         labels = tuple(str(label) for label in json.loads(metadata["labels"]))
         step = int(metadata["step"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"{path}: broken metadata ({error})") from error
     return Checkpoint(configuration, labels, step, tensors)
 

@@ -1,83 +1,38 @@
-"""The command `dtir-train`."""
+"""The command `dtir-train`. Exit codes: 0 done, 2 bad input, 130 Ctrl-C."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import tyro
-from dtir_sdk.errors import DtirError
+from dtir_sdk.errors import ConfigurationError, DtirError
 
-from dtir_train.configuration import PRESETS, Configuration
-from dtir_train.evaluation import evaluate
-from dtir_train.training import Execution, dry_run, fit, resume
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Train a preset; each of its settings can be changed.
-
-    Attributes:
-        run: folder of the run: checkpoint, configuration, metrics, sample grids.
-        dry_run: do one step, check that every parameter gets a gradient, write nothing.
-        configuration: networks, data, recipe and seed.
-        execution: device, processes, and how often to log, save and validate.
-    """
-
-    run: Path
-    configuration: Annotated[Configuration, tyro.conf.arg(name="")]
-    execution: Annotated[Execution, tyro.conf.arg(name="")] = field(default_factory=Execution)
-    dry_run: bool = False
-
-
-if TYPE_CHECKING:
-    PresetFit = Fit
-else:
-    PresetFit = tyro.extras.subcommand_type_from_defaults(
-        {name: Fit(Path("runs") / name, configuration) for name, configuration in PRESETS.items()},
-        prefix_names=False,
-    )
-
-app = tyro.extras.SubcommandApp()
-
-
-@app.command(name="fit")
-def fit_command(arguments: Annotated[PresetFit, tyro.conf.arg(name="")]) -> None:
-    """Train the four networks on a secret and a target domain, into a new run folder."""
-    if arguments.dry_run:
-        print("\n".join(dry_run(arguments.configuration, arguments.execution)))  # noqa: T201
-    else:
-        fit(arguments.configuration, arguments.run, arguments.execution)
-
-
-@app.command(name="resume")
-def resume_command(
-    run: tyro.conf.Positional[Path],
-    execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution(),  # noqa: B008, frozen
-) -> None:
-    """Go on with a stopped run, exactly as if it had not been stopped.
-
-    Args:
-        run: folder of the run.
-        execution: device, processes, and how often to log, save and validate.
-    """
-    resume(run, execution)
-
-
-app.command(evaluate)
+FAILED, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs `dtir-train`; exits with 2 on bad input and 130 on Ctrl-C."""
+    """Runs `dtir-train`; exits with 2 on bad input and 130 on Ctrl-C.
+
+    Args:
+        arguments: the words after `dtir-train`; None takes them from the command line.
+    """
     try:
-        app.cli(args=arguments, prog="dtir-train", description="Train and evaluate dtir.")
+        _run(arguments)
     except DtirError as error:
-        sys.exit(_failed(str(error), 2))
+        sys.exit(_failed(str(error), FAILED))
     except KeyboardInterrupt:
-        sys.exit(_failed("stopped; go on with `dtir-train resume RUN`", 130))
+        sys.exit(_failed("stopped; go on with `dtir-train resume RUN`", INTERRUPTED))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    # Here and not above, so that without PyTorch there is a line that says what to install.
+    try:
+        from dtir_train.commands import app  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f'{error.name} is not installed: pip install "dtir[train]"'
+        ) from error
+    app.cli(args=arguments, prog="dtir-train", description="Train and evaluate dtir.")
 
 
 def _failed(message: str, code: int) -> int:

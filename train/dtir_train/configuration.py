@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dtir_sdk.errors import ConfigurationError
 
@@ -16,6 +18,8 @@ AdversarialLoss = Literal["least-squares", "cross-entropy"]
 Precision = Literal["bf16-mixed", "32-true"]
 
 CONFIGURATION_VERSION = 1
+
+_Section = TypeVar("_Section")
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class Data:
             value = getattr(self, name)
             if not 0.0 <= value <= most:
                 raise ConfigurationError(f"{name} is {value}: it must be from 0 to {most}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigurationError(f"limit is {self.limit}: it must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -135,18 +141,19 @@ class Recipe:
     precision: Precision = "bf16-mixed"
 
     def __post_init__(self) -> None:
-        if not self.epochs > 0:
+        if not 0 < self.epochs < math.inf:
             raise ConfigurationError(f"epochs is {self.epochs}: it must be above 0")
-        if self.constant_epochs < 0 or self.settle_epochs < 0 or self.settle_epochs > self.epochs:
+        if not (0 <= self.constant_epochs < math.inf and 0 <= self.settle_epochs <= self.epochs):
             raise ConfigurationError(
                 "constant_epochs and settle_epochs must be from 0 to epochs "
                 f"({self.constant_epochs}, {self.settle_epochs}, {self.epochs})"
             )
-        if self.batch_size < 1 or self.learning_rate <= 0:
+        if self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
             raise ConfigurationError("batch_size and learning_rate must be above 0")
         if not 0.0 <= self.average < 1.0 or not 0.0 <= self.beta1 < 1.0:
             raise ConfigurationError("average and beta1 must be from 0 to below 1")
-        if min(self.adversarial_weight, self.recognition_weight, self.restoration_weight) < 0:
+        weights = (self.adversarial_weight, self.recognition_weight, self.restoration_weight)
+        if not all(0 <= weight < math.inf for weight in weights):
             raise ConfigurationError("the weights of the losses must not be negative")
         if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
             raise ConfigurationError(f"jpeg_quality is {self.jpeg_quality}: it must be 1 to 100")
@@ -167,6 +174,10 @@ class Configuration:
     data: Data = field(default_factory=Data)
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigurationError(f"seed is {self.seed}: it must be from 0 to below 2^63")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as JSON-ready values, with its format version."""
@@ -192,18 +203,39 @@ class Configuration:
                 f"{CONFIGURATION_VERSION}: use the dtir that wrote it"
             )
         try:
-            data = dict(values["data"])
-            for name in ("secret", "target", "labels"):
-                if data.get(name) is not None:
-                    data[name] = tuple(data[name])
+            if type(values["seed"]) is not int:
+                raise TypeError(f"seed is {values['seed']!r}")
             return cls(
-                Networks(**values["networks"]),
-                Data(**data),
-                Recipe(**values["recipe"]),
-                int(values["seed"]),
+                _section(Networks, values["networks"]),
+                _section(Data, values["data"]),
+                _section(Recipe, values["recipe"]),
+                values["seed"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError) as error:
             raise ConfigurationError(f"{where}: broken configuration ({error})") from error
+
+
+def _section(kind: type[_Section], values: object) -> _Section:
+    """Builds a part of the configuration from JSON; TypeError where a setting does not fit."""
+    if not isinstance(values, dict):
+        raise TypeError(f"{kind.__name__.lower()} is not a JSON object")
+    types = get_type_hints(kind)
+    for name, value in values.items():
+        if name in types and not _fits(value, types[name]):
+            raise TypeError(f"{name} is {value!r}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _fits(value: object, kind: object) -> bool:
+    """Whether a JSON value can be a setting of this type; a whole number can be a float."""
+    origin, choices = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, choice) for choice in choices)
+    if origin is Literal:
+        return value in choices
+    if origin is tuple:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 PRESETS: dict[PresetName, Configuration] = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -45,8 +46,10 @@ def read_configuration(folder: Path) -> Configuration:
     path = folder / CONFIGURATION_NAME
     try:
         values = json.loads(path.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigurationError(f"{folder}: no run there ({path.name} is missing)") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: could not be read ({error})") from error
     except ValueError as error:
         raise ConfigurationError(f"{path}: not JSON ({error})") from error
     return Configuration.from_json(values, path)
@@ -65,15 +68,10 @@ class MetricsFile:
         self._columns: list[str] = []
         if not self._path.is_file():
             return
-        with self._path.open(newline="") as file:
-            rows = csv.DictReader(file)
-            self._columns = list(rows.fieldnames or ())
-            # A kill may have cut the last line short: such a line has no step that reads.
-            kept = [
-                row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= step
-            ]
-        if self._columns:
-            self._write(kept, "w")
+        rows = self._read()
+        if rows:
+            self._columns = list(rows[0])
+            self._replace([row for row in rows if int(row["step"]) <= step])
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the values of a step; a first step with new names starts new columns.
@@ -84,23 +82,32 @@ class MetricsFile:
         row = {"step": str(step)} | {name: f"{value:.6g}" for name, value in values.items()}
         new = [name for name in row if name not in self._columns]
         if not new:
-            self._write([row], "a")
+            with self._writing(self._path, "a") as writer:
+                writer.writerow(row)
             return
-        rows: list[dict[str, str]] = []
-        if self._path.is_file():
-            with self._path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+        rows = self._read() if self._columns else []
         self._columns += new
-        self._write([*rows, row], "w")
+        self._replace([*rows, row])
 
-    def _write(self, rows: list[dict[str, str]], mode: str) -> None:
+    def _read(self) -> list[dict[str, str]]:
+        """Reads the whole lines; a kill may have cut the last one short."""
+        text = self._path.read_bytes().decode(errors="replace")
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        return [row for row in csv.DictReader(whole) if (row.get("step") or "").isdecimal()]
+
+    def _replace(self, rows: list[dict[str, str]]) -> None:
+        partial = self._path.with_name(self._path.name + ".partial")
+        with self._writing(partial, "w") as writer:
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self._path)
+
+    @contextmanager
+    def _writing(self, path: Path, mode: str) -> Iterator[csv.DictWriter[str]]:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open(mode, newline="") as file:
-                writer = csv.DictWriter(file, self._columns, restval="")
-                if mode == "w":
-                    writer.writeheader()
-                writer.writerows(rows)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open(mode, newline="") as file:
+                yield csv.DictWriter(file, self._columns, restval="")
         except OSError as error:
             raise OutputError(f"{self._path}: could not be written ({error})") from error
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+from dtir_sdk.errors import ConfigurationError
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -73,7 +75,7 @@ class System:
             "restorer": Generator(sizes.channels, sizes.blocks),
             "discriminator": Discriminator(sizes.discriminator_channels),
         }
-        self._networks: dict[str, nn.Module] = {}
+        self._networks: dict[str, _FabricModule] = {}
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         for name, network in self._plain.items():
             initialise(network)
@@ -150,15 +152,25 @@ class System:
         return Checkpoint(self.configuration, self.labels, self.step, tensors)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Goes back to the state of a checkpoint of the same configuration."""
-        for name, network in self._plain.items():
-            network.load_state_dict(dict(checkpoint.tensors[name]))
-            optimizer = self._optimizers[name]
-            _load_optimizer(optimizer, checkpoint.tensors.get(f"optimizer/{name}", {}))
-        if self._averages:
-            for name, averaged in self._averaged.items():
-                averaged.module.load_state_dict(dict(checkpoint.tensors[f"averaged/{name}"]))
-                averaged.n_averaged.fill_(checkpoint.step)
+        """Goes back to the state of a checkpoint of the same configuration.
+
+        Raises:
+            ConfigurationError: where its tensors do not fit.
+        """
+        try:
+            for name, network in self._plain.items():
+                network.load_state_dict(dict(checkpoint.tensors[name]))
+                optimizer = self._optimizers[name]
+                _load_optimizer(optimizer, checkpoint.tensors.get(f"optimizer/{name}", {}))
+            if self._averages:
+                for name, averaged in self._averaged.items():
+                    averaged.module.load_state_dict(dict(checkpoint.tensors[f"averaged/{name}"]))
+                    averaged.n_averaged.fill_(checkpoint.step)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ConfigurationError(
+                f"the checkpoint's tensors do not fit its configuration ({name}): the file was "
+                "changed, train again or use an earlier one"
+            ) from error
         self.step = checkpoint.step
 
     def parameters_without_gradient(self) -> list[str]:
@@ -177,7 +189,8 @@ class System:
     def _train_discriminator(self, targets: Tensor, cartoons: Tensor, recipe: Recipe) -> Tensor:
         # One pass for both: InstanceNorm keeps the pictures of a batch apart.
         scores = self._networks["discriminator"](torch.cat([targets, cartoons]))
-        loss = discriminator_loss(*scores.chunk(2), recipe.adversarial_loss)
+        of_targets, of_cartoons = scores.chunk(2)
+        loss = discriminator_loss(of_targets, of_cartoons, recipe.adversarial_loss)
         self._apply(loss, ("discriminator",))
         return loss
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
-from dtir_sdk.errors import ConfigurationError, TrainingError
+from dtir_sdk.errors import ConfigurationError, OutputError, TrainingError
 from lightning_fabric import Fabric
 from rich.progress import (
     BarColumn,
@@ -38,15 +39,18 @@ from dtir_train.run_folder import (
 from dtir_train.schedule import Schedule
 from dtir_train.system import StepMetrics, System
 
+Device = Literal["auto", "cpu", "cuda"]
+
 _GRID_COLUMNS = 8
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is carried out; none of it changes what is learnt, but for rounding.
+    """How a run is carried out; none of it changes what is learnt, but for rounding, and each
+    process's own random variation.
 
     Attributes:
-        device: "auto", "cpu" or "cuda".
+        device: where to train; "auto" takes CUDA where there is a GPU.
         processes: of this machine, each with a share of the batch; under torchrun, its own count.
         compiled: compile the networks with torch.compile, which needs a C++ compiler.
         log_every: steps between two lines of metrics.
@@ -54,7 +58,7 @@ class Execution:
         validate_every: steps between two looks at the validation split and sample grids.
     """
 
-    device: str = "auto"
+    device: Device = "auto"
     processes: int = 1
     compiled: bool = False
     log_every: int = 50
@@ -152,13 +156,15 @@ def _train(configuration: Configuration, folder: Path, execution: Execution) -> 
     held_out = _validation_pictures(configuration, size)
     schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
     log = MetricsFile(folder, system.step) if fabric.is_global_zero else None
-    board = SummaryWriter(str(folder / "tensorboard"), purge_step=system.step + 1)
-    with board, _progress(schedule.steps, system.step, fabric.is_global_zero) as (bar, task):
+    with (
+        _board(folder, system.step, fabric.is_global_zero) as board,
+        _progress(schedule.steps, system.step, fabric.is_global_zero) as (bar, task),
+    ):
         while system.step < schedule.steps:
             step = system.step
             batch = _on_device(batches[step], fabric)
             metrics = system.train_step(batch, schedule.rate(step), schedule.settles(step))
-            _stop_unless_finite(metrics, system.step, checkpoint)
+            _stop_unless_finite(metrics, system.step, checkpoint, fabric)
             last = system.step == schedule.steps
             bar.update(task, completed=system.step)
             values: dict[str, float] = {}
@@ -179,7 +185,7 @@ def _train(configuration: Configuration, folder: Path, execution: Execution) -> 
             if values:
                 _record(log, board, system.step, values)
             if log is not None and (system.step % execution.save_every == 0 or last):
-                save_checkpoint(system.state(), checkpoint)
+                _save(system, checkpoint)
 
 
 def _launched(configuration: Configuration, execution: Execution) -> Fabric:
@@ -230,14 +236,33 @@ def _on_device(batch: Batch, fabric: Fabric) -> Batch:
     return Batch(photos.to(memory_format=last), labels, targets.to(memory_format=last))
 
 
-def _stop_unless_finite(metrics: StepMetrics, step: int, checkpoint: Path) -> None:
-    if bool(torch.isfinite(metrics.total + metrics.discriminator)):
+def _stop_unless_finite(metrics: StepMetrics, step: int, checkpoint: Path, fabric: Fabric) -> None:
+    # Of all processes together, so that they stop at the same step.
+    losses = fabric.all_reduce(metrics.total + metrics.discriminator)
+    assert isinstance(losses, torch.Tensor)
+    if bool(torch.isfinite(losses)):
         return
-    losses = ", ".join(f"{k} {float(v):.3g}" for k, v in dataclasses.asdict(metrics).items())
-    kept = f"{checkpoint} is from before it" if checkpoint.is_file() else "nothing was saved yet"
+    each = ", ".join(f"{k} {float(v):.3g}" for k, v in dataclasses.asdict(metrics).items())
     raise TrainingError(
-        f"the loss is not finite at step {step} ({losses}); {kept}: lower the learning rate"
+        f"the loss is not finite at step {step} ({each}); {_kept(checkpoint)}: "
+        "lower the learning rate"
     )
+
+
+def _save(system: System, checkpoint: Path) -> None:
+    """Saves a checkpoint, but never one that could not go on: a loss is from before its update."""
+    state = system.state()
+    for group, tensors in state.tensors.items():
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+            raise TrainingError(
+                f"{group} is not finite after step {state.step}; {_kept(checkpoint)}: "
+                "lower the learning rate"
+            )
+    save_checkpoint(state, checkpoint)
+
+
+def _kept(checkpoint: Path) -> str:
+    return f"{checkpoint} is from before it" if checkpoint.is_file() else "nothing was saved yet"
 
 
 @torch.no_grad()
@@ -275,10 +300,23 @@ def _save_samples(
     save_grid([row[:width] for row in rows], folder / "samples" / f"{system.step:07d}.png")
 
 
+@contextmanager
+def _board(folder: Path, step: int, visible: bool) -> Iterator[SummaryWriter | None]:
+    """Opens TensorBoard's log; it writes in a thread of its own, so an error may come late."""
+    if not visible:
+        yield None
+        return
+    try:
+        with SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1) as board:
+            yield board
+    except OSError as error:
+        raise OutputError(f"{folder}/tensorboard: could not be written ({error})") from error
+
+
 def _record(
-    log: MetricsFile | None, board: SummaryWriter, step: int, values: dict[str, float]
+    log: MetricsFile | None, board: SummaryWriter | None, step: int, values: dict[str, float]
 ) -> None:
-    if log is None:
+    if log is None or board is None:
         return
     log.append(step, values)
     for name, value in values.items():

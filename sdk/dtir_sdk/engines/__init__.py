@@ -16,6 +16,7 @@ from dtir_sdk.engines.base import (
     EngineInfo,
     Graph,
     Precision,
+    Problem,
     Signature,
     Tensor,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "EngineInfo",
     "Graph",
     "Precision",
+    "Problem",
     "Signature",
     "Tensor",
     "choose",
@@ -76,13 +78,13 @@ def choose(engine: str = "auto", device: str = "auto") -> Choice:
     candidates = [pair for pair in candidates if device in ("auto", pair[1])]
     if not candidates:
         raise EngineError(f"{engine} does not run on {device}: it runs on {_listed(devices)}")
-    passed: list[str] = []
+    passed: list[Problem] = []
     for name, at in candidates:
         trouble = _module(name).problem(at)
         if trouble is None:
             return Choice(name, at, _reason(engine, device, passed))
         passed.append(trouble)
-    raise EngineError("; ".join(passed))
+    raise EngineError("; ".join(map(str, passed)))
 
 
 def load(
@@ -114,7 +116,7 @@ def load(
     return engine
 
 
-def problems() -> dict[str, str | None]:
+def problems() -> dict[str, Problem | None]:
     """Says of every engine and device, as `engine on device`, why it cannot be had here.
 
     Returns:
@@ -127,13 +129,11 @@ def _module(name: str) -> Any:  # noqa: ANN401
     return import_module(_ENGINES[name][0])
 
 
-def _reason(engine: str, device: str, passed: list[str]) -> str:
-    asked = [name for name in (engine, device) if name != "auto"]
-    parts = [f"asked for {' on '.join(asked)}"] if asked else []
-    if not passed and len(asked) < 2:
-        parts.append("the first choice")
-    parts += passed
-    return "; ".join(parts)
+def _reason(engine: str, device: str, passed: list[Problem]) -> str:
+    asked = " on ".join(name for name in (engine, device) if name != "auto")
+    reason = f"asked for {asked}" if asked else "the best that works here"
+    better = "; ".join(problem.what for problem in passed)
+    return f"{reason} ({better})" if better else reason
 
 
 def _listed(names: Any) -> str:  # noqa: ANN401

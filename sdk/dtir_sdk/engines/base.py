@@ -93,6 +93,22 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """Why an engine cannot be had.
+
+    Attributes:
+        what: what is wrong.
+        remedy: what to do about it.
+    """
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}"
+
+
+@dataclass(frozen=True)
 class EngineInfo:
     """What a loaded engine is.
 

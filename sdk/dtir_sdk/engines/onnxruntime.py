@@ -16,6 +16,7 @@ from dtir_sdk.engines.base import (
     EngineInfo,
     Graph,
     Precision,
+    Problem,
     Signature,
     Tensor,
 )
@@ -29,7 +30,7 @@ NAME = "onnxruntime"
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _PROVIDERS = {"cpu": _CPU, "cuda": _CUDA}
-_NO_CUDA = 'install it with pip install "dtir[cuda]" on a machine with an NVIDIA driver'
+_REMEDY = 'install it with pip install "dtir[cuda]" on a machine with an NVIDIA driver'
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 # y = Identity(x), float32 [1]: enough to learn whether CUDA really starts.
 _SMALLEST_MODEL = bytes.fromhex(
@@ -38,26 +39,30 @@ _SMALLEST_MODEL = bytes.fromhex(
 )
 
 
-def problem(device: Device) -> str | None:
+def problem(device: Device) -> Problem | None:
     """Says why this engine cannot be had on a device, or None where it can."""
     installed = find_spec("onnxruntime") is not None
     if device == "cuda":
-        return _cuda_problem() if installed else f"onnxruntime-gpu is not installed: {_NO_CUDA}"
-    return None if installed else 'onnxruntime is not installed: pip install "dtir[onnxruntime]"'
+        return (
+            _cuda_problem() if installed else Problem("onnxruntime-gpu is not installed", _REMEDY)
+        )
+    if not installed:
+        return Problem("onnxruntime is not installed", 'pip install "dtir[onnxruntime]"')
+    return None
 
 
-def _cuda_problem() -> str | None:
+def _cuda_problem() -> Problem | None:
     import onnxruntime  # noqa: PLC0415
 
     if _CUDA not in onnxruntime.get_available_providers():
-        return f"the onnxruntime that is installed has no CUDA: {_NO_CUDA}"
+        return Problem("the onnxruntime that is installed has no CUDA", _REMEDY)
     try:
         session = _session(_SMALLEST_MODEL, "cuda", None)
         session.run(None, {"x": np.ones(1, np.float32)})
     except Exception as error:
-        return f"onnxruntime cannot use CUDA here ({reason(error)}): {_NO_CUDA}"
+        return Problem(f"onnxruntime cannot use CUDA here ({reason(error)})", _REMEDY)
     if session.get_providers()[0] != _CUDA:
-        return f"onnxruntime cannot start CUDA here: {_NO_CUDA}"
+        return Problem("onnxruntime cannot start CUDA here", _REMEDY)
     return None
 
 
@@ -89,7 +94,7 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:
             raise EngineError(f"onnxruntime cannot load {graph.file}: {reason(error)}") from error
         if session.get_providers()[0] != _PROVIDERS[choice.device]:
-            raise EngineError(f"onnxruntime cannot start {choice.device} here: {_NO_CUDA}")
+            raise EngineError(f"onnxruntime cannot start {choice.device} here: {_REMEDY}")
         signature = Signature(
             tuple(_tensor(value) for value in session.get_inputs()),
             tuple(_tensor(value) for value in session.get_outputs()),

@@ -13,6 +13,7 @@ from dtir_sdk.engines.base import (
     EngineInfo,
     Graph,
     Precision,
+    Problem,
     Signature,
     Tensor,
 )
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 NAME = "openvino"
 
 
-def problem(device: Device) -> str | None:
+def problem(device: Device) -> Problem | None:
     """Says why this engine cannot be had on a device, or None where it can."""
     if device != "cpu":
-        return f"openvino does not run on {device}"
+        return Problem(f"openvino does not run on {device}", "ask for cpu")
     if find_spec("openvino") is None:
-        return "openvino is not installed: pip install openvino"
+        return Problem("openvino is not installed", "pip install openvino")
     return None
 
 
@@ -105,7 +106,9 @@ class OpenVinoEngine(Engine):
                 self._batch = self._compile(self._model, self._file)
             request = self._batch
         assert request is not None
-        request.set_input_tensor(self._openvino.Tensor(batch, shared_memory=True))
+        # OpenVINO shares only memory that it might write to; a read-only array is copied.
+        shared = batch.flags.writeable
+        request.set_input_tensor(self._openvino.Tensor(batch, shared_memory=shared))
         request.start_async()
         request.wait()
         output: Array = request.get_output_tensor().data.copy()

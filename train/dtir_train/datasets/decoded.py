@@ -165,7 +165,7 @@ def _label_names(data: Data, values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _natural(value: str) -> tuple[int, str]:
-    return (int(value), "") if value.isdigit() else (1 << 62, value)
+    return (int(value), "") if value.isdecimal() and len(value) < 20 else (1 << 62, value)
 
 
 def _seed_of(seed: int, split: str) -> int:
@@ -185,12 +185,11 @@ def _split(entries: tuple[Entry, ...], data: Data, split: str) -> list[Entry]:
 
 
 def _decode(source: Source, entries: list[Entry], size: int, align: bool) -> _Part:
-    stat = source.path.stat()
     identity = json.dumps(
         [
             _DECODER_VERSION,
             str(source.path.resolve()),
-            stat.st_mtime_ns,
+            source.changed(entries),
             size,
             align,
             [(entry.name, entry.label) for entry in entries],

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from pathlib import Path
 from dtir_sdk.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+# What zipfile raises for a member that is missing, damaged, or encrypted.
+_NOT_IN_ZIP = (KeyError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 # The paper's Section 4.1: the first 10,000 pictures to train, the next 2,000 to test.
 _CELEBA_TRAIN, _CELEBA_TEST = 10_000, 2_000
@@ -53,6 +57,23 @@ class Source:
     path: Path
     entries: tuple[Entry, ...]
 
+    def changed(self, entries: Sequence[Entry]) -> int | list[tuple[int, int]]:
+        """Returns when the zip was last changed, or each picture's time and size in a folder.
+
+        Raises:
+            DataError: where a file is missing.
+        """
+        if self.path.is_file():
+            return self.path.stat().st_mtime_ns
+        times = []
+        for entry in entries:
+            try:
+                stat = (self.path / entry.name).stat()
+            except (OSError, ValueError) as error:
+                raise self._unreadable(entry) from error
+            times.append((stat.st_mtime_ns, stat.st_size))
+        return times
+
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes]:
         """Yields the files' bytes in the order of `entries`.
 
@@ -67,14 +88,17 @@ class Source:
                         yield (self.path / entry.name).read_bytes()
                     else:
                         yield archive.read(entry.name)
-                except (OSError, KeyError) as error:
-                    raise DataError(
-                        f"{self.path}: the picture {entry.name} is listed but cannot be read: "
-                        "restore it, or take its line out of the list"
-                    ) from error
+                except (OSError, *_NOT_IN_ZIP) as error:
+                    raise self._unreadable(entry) from error
         finally:
             if archive is not None:
                 archive.close()
+
+    def _unreadable(self, entry: Entry) -> DataError:
+        return DataError(
+            f"{self.path}: the picture {entry.name} is listed but cannot be read: "
+            "restore it, or take its line out of the list"
+        )
 
 
 def open_source(path: Path, attribute: str | None) -> Source:
@@ -107,37 +131,45 @@ def _labelled(path: Path, attribute: str | None) -> list[Entry]:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = set(archive.namelist())
-                text = archive.read("labels.csv").decode() if "labels.csv" in members else None
-        except zipfile.BadZipFile as error:
+                table = archive.read("labels.csv") if "labels.csv" in members else None
+        except (OSError, *_NOT_IN_ZIP) as error:
             raise DataError(f"{path}: neither a folder nor a whole zip archive") from error
-        if text is None:
+        if table is None:
             if attribute is not None:
                 raise DataError(f"{path}: the zip holds no labels.csv")
             return [Entry(n, "train", "") for n in sorted(members) if _is_picture(n)]
     else:
-        text = (path / "labels.csv").read_text()
-    rows = csv.DictReader(io.StringIO(text))
-    columns = list(rows.fieldnames or ())
+        table = (path / "labels.csv").read_bytes()
+    try:
+        # Spreadsheets begin a file with a byte order mark.
+        rows = list(csv.reader(io.StringIO(table.decode("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: labels.csv is no CSV in UTF-8 ({error})") from error
+    columns = rows[0] if rows else []
     if "file" not in columns:
         raise DataError(f"{path}: labels.csv has no column `file` (it has: {', '.join(columns)})")
     column = None if attribute is None else _column(attribute, columns, f"{path}: labels.csv")
     entries = []
-    for line, row in enumerate(rows, start=2):
-        name, split = row["file"], row.get("split") or "train"
-        label = "" if column is None else row[column]
-        if not name or label is None or split not in ("train", "test"):
+    for line, fields in enumerate(rows[1:], start=2):
+        if not fields:
+            continue
+        row = dict(zip(columns, fields, strict=False))
+        name, split = row.get("file"), row.get("split") or "train"
+        label = "" if column is None else row.get(column)
+        if not name or (column and not label) or split not in ("train", "test"):
             raise DataError(
                 f"{path}: labels.csv, line {line}: expected a file, a split that is train or "
                 f"test, and a label"
             )
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise DataError(f"{path}: labels.csv, line {line}: {name} lies outside of images/")
-        entries.append(Entry(f"images/{name}", split, label))
+        entries.append(Entry(f"images/{name}", split, label or ""))
     return entries
 
 
 def _celeba(path: Path, attribute: str | None) -> list[Entry]:
-    names = sorted(file.name for file in (path / "img_align_celeba").iterdir())
+    pictures = (path / "img_align_celeba").iterdir()
+    names = sorted(file.name for file in pictures if _is_picture(file.name))
     names = names[: _CELEBA_TRAIN + _CELEBA_TEST]
     labels = {} if attribute is None else _celeba_labels(path, attribute)
     entries = []
@@ -201,4 +233,5 @@ def _column(attribute: str, columns: Sequence[str], where: str) -> str:
 
 
 def _is_picture(name: str) -> bool:
-    return Path(name).suffix.lower() in PICTURE_SUFFIXES
+    # macOS puts a hidden companion beside each file of a zip.
+    return Path(name).suffix.lower() in PICTURE_SUFFIXES and not Path(name).name.startswith(".")

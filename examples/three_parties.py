@@ -1,0 +1,32 @@
+"""Edge, cloud and authority, each with only its own graph, exchanging bytes.
+
+`dtir-export --role edge --output bundle-edge`, and likewise `cloud` and `authority`, writes what
+each party may hold; here they lie in the folder given: `python examples/three_parties.py FOLDER
+photo.jpg`.
+"""
+
+import sys
+from pathlib import Path
+
+import cv2
+from dtir_sdk import Recognizer, Restorer, Transfer, read_picture
+from dtir_sdk.faces import FaceFinder, alignment, crop_face
+
+folder, photo = Path(sys.argv[1]), sys.argv[2]
+
+# On the edge: find, align, transfer; only PNG bytes of a cartoon leave.
+frame = read_picture(photo)
+with Transfer(folder / "bundle-edge") as transfer:
+    size = transfer.bundle.manifest.image_size
+    face = FaceFinder().find(frame)[0]
+    crop = crop_face(frame, alignment(face.landmarks, size), size)
+    _, sent = cv2.imencode(".png", transfer(crop))
+
+# In the cloud: the label is read, no photo is seen.
+arrived = cv2.imdecode(sent, cv2.IMREAD_COLOR)
+with Recognizer(folder / "bundle-cloud") as recognizer:
+    print(recognizer(arrived).label)
+
+# At the authority: the photo comes back.
+with Restorer(folder / "bundle-authority") as restorer:
+    cv2.imwrite("restored.png", restorer(arrived))

@@ -1,0 +1,144 @@
+"""The `dtir-export` command. Exit codes: 0 done, 2 error, 130 Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from dtir_sdk.bundle import Bundle, Role
+from dtir_sdk.errors import ConfigurationError, DtirError
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from dtir_export.progress import Narrator
+from dtir_export.source import ExportSource, find_source
+from dtir_export.splitting import split_bundle
+
+FAILED, INTERRUPTED = 2, 130
+OUTPUT = "dtir-bundle"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Export trained networks as a bundle that the SDK runs.
+
+    A run or a checkpoint is exported to ONNX, and compared with PyTorch on real pictures: where
+    they differ too much, nothing is written. A bundle is split: the graphs that one party may
+    hold are checked and copied.
+
+    Attributes:
+        source: A run's folder, a checkpoint, or a bundle; the newest run under runs/ if none,
+            or else the model that comes with dtir.
+        output: Folder of the bundle; a bundle there is replaced. If none, dtir-bundle, with
+            the role at its end unless that is full.
+        role: Whose bundle: edge holds the transfer generator only, cloud the recognizer,
+            authority the restore generator, full all three.
+        name: Name of the bundle; the run's, or the bundle's own, if none.
+        pictures: Private pictures to compare on, each a picture, a folder or a zip; those of the
+            run's configuration if none.
+        count: How many pictures to compare on at most; 256 if none.
+        metrics: JSON file of figures for the manifest, such as an evaluation's.
+        model_card: JSON file with any of attribute, training_data (name, licence and pictures
+            each), intended_use and limits.
+        report: Folder for the comparison's figures and pictures (it CONTAINS PHOTOS); the
+            bundle's folder with -report at its end if none.
+    """
+
+    source: Positional[Annotated[Path | None, arg(metavar="[SOURCE]")]] = None
+    output: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    role: Role = "full"
+    name: Annotated[str | None, arg(metavar="NAME")] = None
+    pictures: Annotated[tuple[Path, ...], arg(metavar="PATH...")] = ()
+    count: Annotated[int | None, arg(metavar="NUMBER")] = None
+    metrics: Annotated[Path | None, arg(metavar="FILE")] = None
+    model_card: Annotated[Path | None, arg(metavar="FILE")] = None
+    report: Annotated[Path | None, arg(metavar="FOLDER")] = None
+
+
+def export(options: Options, narrator: Narrator) -> None:
+    """Does what the options say, and tells about it.
+
+    Raises:
+        DtirError: it cannot be done; nothing was written.
+    """
+    source = find_source(options.source)
+    output = options.output or Path(
+        OUTPUT if options.role == "full" else f"{OUTPUT}-{options.role}"
+    )
+    narrator.tell(f"exporting {source.path} ({source.why}), role {options.role}, to {output}")
+    if source.kind == "bundle":
+        _refuse_unused(options, source)
+        _tell_bundle(split_bundle(source.path, output, options.role, options.name), narrator)
+    else:
+        _export_checkpoint(options, source, output, narrator)
+
+
+def _export_checkpoint(
+    options: Options, source: ExportSource, output: Path, narrator: Narrator
+) -> None:
+    # Splitting a bundle needs neither PyTorch nor onnx: they are imported here only.
+    try:
+        from dtir_export.exporting import export_checkpoint  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f'{error.name} is not installed: pip install "dtir[export]"'
+        ) from error
+
+    exported = export_checkpoint(
+        source.path,
+        output,
+        role=options.role,
+        name=options.name,
+        pictures=options.pictures,
+        count=options.count,
+        metrics=options.metrics,
+        card=options.model_card,
+        report_folder=options.report,
+        narrator=narrator,
+    )
+    _tell_bundle(exported.bundle, narrator)
+    for line in exported.report.summary():
+        narrator.tell(line)
+    narrator.tell(f"report, with photos, not to be shipped: {exported.report_folder}")
+
+
+def _refuse_unused(options: Options, source: ExportSource) -> None:
+    for option in ("pictures", "count", "metrics", "model_card", "report"):
+        if getattr(options, option) not in (None, ()):
+            raise ConfigurationError(
+                f"--{option.replace('_', '-')} goes with a run or a checkpoint, and {source.path} "
+                f"({source.why}) is a bundle"
+            )
+
+
+def _tell_bundle(bundle: Bundle, narrator: Narrator) -> None:
+    manifest = bundle.manifest
+    narrator.tell(f"wrote {bundle.folder}: bundle {manifest.name!r}, role {manifest.role}")
+    for model, file in manifest.files.items():
+        size = bundle.model_path(model).stat().st_size
+        narrator.tell(f"  {file.file}  {size / 1e6:.2f} MB  {file.precision}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: the words after `dtir-export`; None takes them from the command line.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        options = tyro.cli(Options, prog="dtir-export", args=arguments)
+        export(options, Narrator(Console()))
+    except DtirError as error:
+        sys.stderr.write(f"dtir-export: error: {error}\n")
+        return FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("dtir-export: interrupted, nothing half written\n")
+        return INTERRUPTED
+    return 0

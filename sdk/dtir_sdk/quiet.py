@@ -1,0 +1,32 @@
+"""Keeps OpenCV's own complaints off the user's terminal: errors say what is worth saying."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+
+# OpenCV's level belongs to the whole process: the first block in sets it, the last one out resets.
+_lock = threading.Lock()
+_inside = 0
+_level = 0
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Silences OpenCV's log for a block; blocks may overlap in several threads."""
+    global _inside, _level  # noqa: PLW0603
+    with _lock:
+        if _inside == 0:
+            _level = cv2.utils.logging.getLogLevel()
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                cv2.utils.logging.setLogLevel(_level)

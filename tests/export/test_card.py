@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from dtir_export.card import model_card, read_object
+from dtir_sdk.bundle import TrainingData
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.checkpoint import TrainedNetworks
+
+
+def test_default_is_what_the_run_tells(networks: TrainedNetworks) -> None:
+    card = model_card(networks, None)
+    assert card.attribute == "shape"
+    assert card.training_data == (TrainingData("pictures drawn by dtir", "none needed", 512),)
+    assert "32x32" in card.intended_use
+    assert card.limits
+
+
+def test_default_counts_pictures_and_hides_folders(
+    networks: TrainedNetworks, tmp_path: Path
+) -> None:
+    (tmp_path / "faces").mkdir()
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / "faces" / f"{index}.png"), np.zeros((4, 4, 3), np.uint8))
+    data = dataclasses.replace(
+        networks.configuration.data, secret=(str(tmp_path / "faces"), "/gone/people")
+    )
+    configuration = dataclasses.replace(networks.configuration, data=data)
+    card = model_card(dataclasses.replace(networks, configuration=configuration), None)
+    faces, gone, drawn = card.training_data
+    assert (faces.name, faces.pictures) == ("faces", 3)
+    assert "not stated" in faces.licence
+    assert gone.name == "people (number of pictures not known)"
+    assert drawn.licence == "none needed"
+    assert str(tmp_path) not in str(card)
+
+
+def test_file_overrides_what_it_names(networks: TrainedNetworks, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    sets = [{"name": "Shapes", "licence": "CC0", "pictures": 9}]
+    path.write_text(json.dumps({"attribute": "form", "training_data": sets, "limits": ["Few."]}))
+    card = model_card(networks, path)
+    assert card.attribute == "form"
+    assert card.training_data == (TrainingData("Shapes", "CC0", 9),)
+    assert card.limits == ("Few.",)
+    assert card.intended_use == model_card(networks, None).intended_use
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "not well-formed"),
+        ('{"a": NaN}', "not well-formed"),
+        ("[]", "JSON object"),
+        ('{"purpose": "x"}', "unknown field 'purpose'"),
+        ('{"attribute": " "}', "attribute must be a text"),
+        ('{"intended_use": 3}', "intended_use must be a text"),
+        ('{"limits": "none"}', "limits must be a list"),
+        ('{"training_data": {}}', "training_data must be a list"),
+        ('{"training_data": [{"name": "a"}]}', "training_data must be a list"),
+        ('{"training_data": [{"name": "", "licence": "b", "pictures": 1}]}', "texts"),
+        ('{"training_data": [{"name": "a", "licence": "b", "pictures": -1}]}', "0 or more"),
+    ],
+)
+def test_bad_file(text: str, problem: str, networks: TrainedNetworks, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=problem):
+        model_card(networks, path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="could not be read"):
+        read_object(tmp_path / "missing.json")

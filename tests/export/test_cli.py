@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dtir_export import cli, exporting, source, splitting
+from dtir_sdk.bundle import Bundle
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def one_line(result: tuple[int, str, str], text: str) -> None:
+    code, _, errors = result
+    assert code == 2
+    assert errors.startswith("dtir-export: error: ")
+    assert errors.count("\n") == 1
+    assert text in errors
+
+
+def test_no_arguments_exports_the_newest_run(
+    run_cli: Run, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_checkpoint(tmp_path / "runs" / "shapes" / "checkpoint.safetensors")
+    code, output, errors = run_cli()
+    assert (code, errors) == (0, "")
+    assert output.startswith(
+        "exporting runs/shapes/checkpoint.safetensors (the newest run under runs/), role full, "
+        "to dtir-bundle\n"
+    )
+    for line in ("transfer.onnx  ", " MB  fp32", "parity on 256 pictures", "not to be shipped"):
+        assert line in output
+    assert Bundle.open(tmp_path / "dtir-bundle").manifest.name == "shapes"
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["dtir-bundle", "dtir-bundle-report", "runs"]
+
+
+def test_no_arguments_and_no_run_copies_the_bundled_model(
+    run_cli: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(source, "default_folder", lambda: bundle)
+    code, output, _ = run_cli()
+    assert code == 0
+    assert "the model that comes with dtir" in output
+    assert Bundle.open(tmp_path / "dtir-bundle").manifest.role == "full"
+
+
+def test_nothing_to_export(run_cli: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(source, "default_folder", lambda: tmp_path / "none")
+    one_line(run_cli(), "dtir-train fit")
+
+
+def test_bundle_is_split_without_pytorch(bundle: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "class Without:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name in ('torch', 'onnx', 'safetensors'): raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Without())\n"
+        "from dtir_export.cli import main\n"
+        f"sys.exit(main([{str(bundle)!r}, '--role', 'cloud']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(Bundle.open(tmp_path / "dtir-bundle-cloud").manifest.files) == {"recognizer"}
+
+
+def test_options_of_a_run_are_refused_for_a_bundle(run_cli: Run, bundle: Path) -> None:
+    for option in ("--pictures", "--count", "--metrics", "--model-card", "--report"):
+        one_line(run_cli(bundle, option, "7"), f"{option} goes with a run")
+
+
+def test_all_options(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text(json.dumps({"attribute": "form"}))
+    (tmp_path / "metrics.json").write_text(json.dumps({"accuracy": 1}))
+    shutil.copytree(checkpoint.parent, tmp_path / "run")
+    code, _, _ = run_cli(
+        *("run", "--output", "out", "--role", "edge", "--name", "my model", "--count", 2),
+        *("--metrics", "metrics.json", "--model-card", "card.json", "--report", "figures"),
+    )
+    assert code == 0
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert (manifest.name, manifest.attribute) == ("my model", "form")
+    assert manifest.metrics["accuracy"] == 1
+    assert (tmp_path / "figures" / "parity.png").is_file()
+
+
+def test_missing_pictures(
+    run_cli: Run, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_checkpoint(tmp_path / "run" / "checkpoint.safetensors", secret=("/gone/faces",))
+    one_line(run_cli(path), "/gone/faces: the run's pictures are not there any more")
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+
+
+def test_bad_checkpoints(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
+    data = checkpoint.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    one_line(run_cli("cut.safetensors"), "truncated or not a checkpoint")
+    (tmp_path / "other.safetensors").write_bytes(data.replace(b"dtir-checkpoint-1", b"x" * 17))
+    one_line(run_cli("other.safetensors"), "not a checkpoint of this dtir")
+    other = data.replace(b'\\"channels\\": 4', b'\\"channels\\": 5').replace(
+        b'"channels": 4', b'"channels": 5'
+    )
+    (tmp_path / "unfit.safetensors").write_bytes(other)
+    one_line(run_cli("unfit.safetensors"), "do not fit the configuration")
+    one_line(run_cli("missing.safetensors"), "is not there")
+    assert not (tmp_path / "dtir-bundle").exists()
+
+
+def test_output_that_is_taken(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("")
+    one_line(run_cli(checkpoint, "--output", "mine", "--count", 1, "--role", "edge"), "no bundle")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize("step", ["load_trained", "export_graphs", "compare", "write_bundle"])
+def test_interrupted(
+    step: str,
+    run_cli: Run,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporting, step, interrupt)
+    code, _, errors = run_cli(checkpoint, "--count", 1, "--role", "edge")
+    assert code == 130
+    assert errors.startswith("dtir-export: interrupted")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_split(
+    run_cli: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(splitting, "write_bundle", interrupt)
+    assert run_cli(bundle)[0] == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_package(run_cli: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("dtir_export.")]:
+        if module not in (cli.__name__, source.__name__):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    one_line(run_cli(checkpoint), 'onnx is not installed: pip install "dtir[export]"')

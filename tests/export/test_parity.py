@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from dtir_export.parity import (
+    PSNR_CEILING,
+    Comparison,
+    Gate,
+    ParityError,
+    compare,
+    label_parity,
+    picture_parity,
+)
+from dtir_export.pictures import GatePictures
+from dtir_export.progress import Narrator
+from dtir_sdk.errors import BundleError, ConfigurationError
+from dtir_train.checkpoint import TrainedNetworks
+from dtir_train.datasets.generated import generated_secret
+
+
+@pytest.fixture(scope="module")
+def photos() -> GatePictures:
+    return GatePictures(generated_secret(11, 32, 3)[0], ("generated",))
+
+
+@pytest.fixture(scope="module")
+def comparison(
+    networks: TrainedNetworks, graphs: dict[str, bytes], photos: GatePictures
+) -> Comparison:
+    return compare(networks, graphs, photos, Gate(), Narrator())
+
+
+def test_passes(comparison: Comparison) -> None:
+    report = comparison.report
+    report.check()
+    assert report.pictures == 11
+    assert report.reference.engine == "onnxruntime on cpu, fp32"
+    assert report.reference.transfer.psnr >= 60
+    assert report.reference.transfer.max_difference <= 2
+    assert report.reference.recognizer.max_difference <= 1e-3
+    assert report.deployed.chain.label_agreement == 1
+    assert comparison.deployed.cartoons.shape == (11, 32, 32, 3)
+    assert len(report.summary()) == 2
+
+
+def test_report_is_json(comparison: Comparison) -> None:
+    document = json.loads(json.dumps(comparison.report.to_json(), allow_nan=False))
+    assert document["passed"] is True
+    assert document["gate"]["reference"]["cartoon_psnr"] == 60
+    assert document["reference"]["transfer"]["psnr"] > 60
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("transfer", "cartoon PSNR"),
+        ("restorer", "restored picture PSNR"),
+        ("recognizer", "probabilities off by"),
+    ],
+)
+def test_perturbed_weight_fails(
+    model: str,
+    text: str,
+    networks: TrainedNetworks,
+    graphs: dict[str, bytes],
+    photos: GatePictures,
+    perturb: Callable[[bytes], bytes],
+) -> None:
+    changed = {model: perturb(graphs[model])}
+    report = compare(networks, changed, photos, Gate(), Narrator()).report
+    with pytest.raises(ParityError, match=f"nothing was written: onnxruntime: {text}"):
+        report.check()
+    assert report.to_json()["passed"] is False
+
+
+def test_only_what_was_exported(
+    networks: TrainedNetworks, graphs: dict[str, bytes], photos: GatePictures
+) -> None:
+    only = {"recognizer": graphs["recognizer"]}
+    report = compare(networks, only, photos, Gate(), Narrator()).report
+    assert report.reference.transfer is None
+    assert report.reference.chain is None
+    assert report.reference.recognizer is not None
+    report.check()
+
+
+def test_label_that_differs(comparison: Comparison) -> None:
+    parity = dataclasses.replace(comparison.report.deployed.chain, label_agreement=0.99)
+    deployed = dataclasses.replace(comparison.report.deployed, chain=parity)
+    report = dataclasses.replace(comparison.report, deployed=deployed)
+    with pytest.raises(ParityError, match=r"chain gives the same label on 99.00%, not 99.50%"):
+        report.check()
+
+
+def test_wrong_signature(
+    networks: TrainedNetworks, graphs: dict[str, bytes], photos: GatePictures
+) -> None:
+    with pytest.raises(BundleError, match=r"transfer\.onnx has the signature"):
+        compare(networks, {"transfer": graphs["restorer"]}, photos, Gate(), Narrator())
+
+
+def test_picture_parity() -> None:
+    expected = np.full((2, 4, 4, 3), 100, np.uint8)
+    assert picture_parity(expected, expected).psnr == PSNR_CEILING
+    found = expected.copy()
+    found[1] -= 5
+    parity = picture_parity(expected, found)
+    assert parity.max_difference == 5
+    assert parity.mean_difference == 2.5
+    assert parity.psnr == pytest.approx(10 * np.log10(255**2 / 12.5))
+    assert parity.worst_psnr == pytest.approx(10 * np.log10(255**2 / 25))
+
+
+def test_label_parity() -> None:
+    expected = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
+    found = np.array([[0.9, 0.1], [0.6, 0.4]], np.float32)
+    parity = label_parity(expected, found)
+    assert parity.label_agreement == 0.5
+    assert parity.max_difference == pytest.approx(0.2)
+
+
+def test_thresholds_are_checked() -> None:
+    with pytest.raises(ConfigurationError, match="label_agreement"):
+        dataclasses.replace(Gate().reference, label_agreement=99.5)

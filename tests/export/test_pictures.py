@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from dtir_export.pictures import gate_pictures
+from dtir_sdk.errors import DataError, PictureError
+from dtir_train.configuration import Configuration, Data, Networks
+from dtir_train.datasets.generated import generated_secret
+
+
+def configuration(*secret: str, align: bool = False) -> Configuration:
+    return Configuration(
+        Networks(image_size=32), Data(secret=secret or ("generated",), align=align)
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    drawn, _ = generated_secret(10, 40, 0)
+    for index, picture in enumerate(drawn):
+        cv2.imwrite(str(folder / f"{index}.png"), picture[..., ::-1])
+    return folder
+
+
+def test_generated_by_default() -> None:
+    taken = gate_pictures(configuration(), (), 6)
+    assert taken.pictures.shape == (6, 32, 32, 3)
+    assert taken.pictures.dtype == np.uint8
+    assert taken.origins == ("generated",)
+
+
+def test_configured_folder_by_default(folder: Path) -> None:
+    taken = gate_pictures(configuration(str(folder)), (), 4)
+    assert taken.pictures.shape == (4, 32, 32, 3)
+    assert taken.origins == ("photos",)
+
+
+def test_evenly_over_several_sources(folder: Path) -> None:
+    taken = gate_pictures(configuration(str(folder), "generated"), (), 8)
+    assert len(taken.pictures) == 8
+    assert taken.origins == ("photos", "generated")
+
+
+def test_rgb_order(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((32, 32, 3), (0, 0, 255), np.uint8))
+    taken = gate_pictures(configuration(), (tmp_path / "red.png",), 4)
+    assert taken.pictures.shape == (1, 32, 32, 3)
+    assert taken.pictures[0, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_zip_prefers_its_test_split(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "set.zip"
+    lines = ["file,split,shape"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(10):
+            archive.write(folder / f"{index}.png", f"images/{index}.png")
+            lines.append(f"{index}.png,{'test' if index in (3, 7) else 'train'},disc")
+        archive.writestr("labels.csv", "\n".join(lines))
+    taken = gate_pictures(configuration(), (path,), 64)
+    wanted = [
+        cv2.resize(cv2.imread(str(folder / f"{i}.png")), (32, 32), interpolation=cv2.INTER_AREA)
+        for i in (3, 7)
+    ]
+    np.testing.assert_array_equal(taken.pictures, np.stack(wanted)[..., ::-1])
+
+
+def test_source_that_is_gone() -> None:
+    with pytest.raises(DataError, match=r"not there any more.*--pictures"):
+        gate_pictures(configuration("/no/such/folder"), (), 4)
+
+
+def test_named_path_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such"):
+        gate_pictures(configuration(), (tmp_path / "nothing",), 4)
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no pictures"):
+        gate_pictures(configuration(), (tmp_path,), 4)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_file_that_is_no_picture(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(PictureError, match=r"broken\.png is no picture"):
+        gate_pictures(configuration(), (tmp_path / "broken.png",), 4)
+
+
+def test_no_face(folder: Path) -> None:
+    with pytest.raises(PictureError, match=r"no face found.*--pictures"):
+        gate_pictures(configuration(align=True), (folder,), 4)
+
+
+def test_face_is_aligned() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    portrait = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    taken = gate_pictures(configuration(align=True), (portrait,), 4)
+    assert taken.pictures.shape == (1, 32, 32, 3)
+    assert taken.pictures.std() > 20

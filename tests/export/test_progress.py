@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import io
+
+from dtir_export.progress import Narrator
+from rich.console import Console
+
+
+def test_silent_by_default(capsys) -> None:
+    narrator = Narrator()
+    narrator.tell("something")
+    assert list(narrator.track([1, 2], "items", 2)) == [1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_plain_lines_off_a_terminal() -> None:
+    stream = io.StringIO()
+    narrator = Narrator(Console(file=stream))
+    narrator.tell("[bold]a path[/bold] " + "x" * 200)
+    assert list(narrator.track([1, 2], "items", 2)) == [1, 2]
+    assert stream.getvalue() == "[bold]a path[/bold] " + "x" * 200 + "\nitems\n"
+
+
+def test_bar_on_a_terminal() -> None:
+    stream = io.StringIO()
+    narrator = Narrator(Console(file=stream, force_terminal=True))
+    assert list(narrator.track([1, 2], "items", 2)) == [1, 2]
+    assert "items" in stream.getvalue()

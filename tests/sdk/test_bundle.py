@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from dtir_sdk.bundle import FORMAT_VERSION, MANIFEST, Bundle, Manifest, TrainingData
+from dtir_sdk.errors import BundleError, OutputError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=12,
+)
+
+
+def good_manifest() -> dict:
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": "tiny",
+        "image_size": 32,
+        "attribute": "gender",
+        "labels": ["female", "male"],
+        "role": "full",
+        "files": {
+            "transfer": {"file": "transfer.onnx", "sha256": "0" * 64, "precision": "fp32"},
+            "recognizer": {"file": "recognizer.onnx", "sha256": "1" * 64, "precision": "int8"},
+        },
+        "metrics": {"accuracy": 0.97},
+        "training_data": [{"name": "faces", "licence": "CC0", "pictures": 3}],
+        "intended_use": "tests",
+        "limits": ["none"],
+        "created": "2025-01-02",
+        "dtir_version": "0.1.0",
+    }
+
+
+def edit(bundle: Bundle, **changes) -> None:
+    path = bundle.folder / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_round_trip(new_bundle):
+    written = new_bundle()
+    opened = Bundle.open(str(written.folder))
+    opened.verify()
+    assert opened.manifest == written.manifest
+    assert opened.manifest.training_data == (TrainingData("none", "CC0", 0),)
+    assert sorted(path.name for path in opened.folder.iterdir()) == [
+        "manifest.json",
+        "recognizer.onnx",
+        "restorer.onnx",
+        "transfer.onnx",
+    ]
+    assert list(opened.folder.parent.iterdir()) == [opened.folder]
+
+
+def test_manifest_round_trip():
+    manifest = Manifest.from_json(json.dumps(good_manifest()))
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_model_gives_the_bytes_that_were_checked(bundle, tiny):
+    assert bundle.model("transfer") == tiny.graphs["transfer"][0]
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(BundleError, match="is not there"):
+        Bundle.open(tmp_path / "none")
+
+
+def test_file_instead_of_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BundleError, match="is a file"):
+        Bundle.open(tmp_path / "file")
+
+
+def test_folder_without_manifest(tmp_path):
+    with pytest.raises(BundleError, match=r"holds no manifest\.json"):
+        Bundle.open(tmp_path)
+
+
+def test_changed_byte(new_bundle):
+    path = new_bundle().folder / "transfer.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    opened = Bundle.open(path.parent)
+    with pytest.raises(BundleError, match=r"transfer\.onnx is not the file"):
+        opened.model("transfer")
+    with pytest.raises(BundleError, match=r"transfer\.onnx is not the file"):
+        opened.verify()
+
+
+def test_missing_file(new_bundle):
+    folder = new_bundle().folder
+    (folder / "recognizer.onnx").unlink()
+    with pytest.raises(BundleError, match=r"recognizer\.onnx is missing"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../transfer.onnx", "/etc/passwd", "..", "a/b.onnx", "a\\b.onnx", "C:x", "", "\0"]
+)
+def test_path_that_climbs_out(new_bundle, name):
+    bundle = new_bundle("edge")
+    file = {"file": name, "sha256": "0" * 64, "precision": "fp32"}
+    edit(bundle, files={"transfer": file})
+    with pytest.raises(BundleError, match="'file'"):
+        Bundle.open(bundle.folder)
+
+
+def test_link_that_leads_out(new_bundle, tmp_path):
+    path = new_bundle("edge").folder / "transfer.onnx"
+    path.rename(tmp_path / "elsewhere.onnx")
+    path.symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(BundleError, match="leads out of the bundle"):
+        Bundle.open(path.parent)
+
+
+def test_link_changed_after_opening(new_bundle, tmp_path):
+    bundle = new_bundle("edge")
+    path = bundle.folder / "transfer.onnx"
+    path.rename(tmp_path / "elsewhere.onnx")
+    path.symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(BundleError, match="leads out of the bundle"):
+        bundle.model("transfer")
+
+
+def test_newer_format_version(new_bundle):
+    bundle = new_bundle()
+    edit(bundle, format_version=FORMAT_VERSION + 1)
+    with pytest.raises(BundleError, match="pip install --upgrade dtir"):
+        Bundle.open(bundle.folder)
+
+
+def test_newer_format_with_other_fields():
+    with pytest.raises(BundleError, match="format version 9"):
+        Manifest.from_json('{"format_version": 9}')
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"a": NaN}', "[" * 100_000, "9" * 10_000, b"\xff\xfe\xfa"]
+)
+def test_not_a_manifest(text):
+    with pytest.raises(BundleError):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("field", sorted(good_manifest()))
+@pytest.mark.parametrize("value", [None, 1.5, True, [], {}, "", [1], {"a": 1}, -1])
+def test_wrong_field(field, value):
+    if (field, json.dumps(value)) in {
+        ("metrics", "{}"),
+        ("metrics", '{"a": 1}'),
+        ("limits", "[]"),
+        ("training_data", "[]"),
+    }:
+        pytest.skip("this value fits")
+    with pytest.raises(BundleError, match=field):
+        Manifest.from_json(json.dumps(good_manifest() | {field: value}))
+
+
+@pytest.mark.parametrize("field", sorted(good_manifest()))
+def test_missing_field(field):
+    document = good_manifest()
+    del document[field]
+    with pytest.raises(BundleError, match=f"'{field}' is missing"):
+        Manifest.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": ["one"]},
+        {"labels": ["one", "one"]},
+        {"created": "yesterday"},
+        {"role": "owner"},
+        {"image_size": 10**9},
+        {"files": {"generator": {}}},
+    ],
+)
+def test_wrong_value(changes):
+    with pytest.raises(BundleError, match=next(iter(changes))):
+        Manifest.from_json(json.dumps(good_manifest() | changes))
+
+
+@given(json_values)
+@settings(max_examples=150, deadline=None)
+def test_random_json(value):
+    with pytest.raises(BundleError):
+        Manifest.from_json(json.dumps(value))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(good_manifest())), json_values, min_size=1))
+@settings(max_examples=300, deadline=None)
+def test_random_fields(changes):
+    try:
+        manifest = Manifest.from_json(json.dumps(good_manifest() | changes))
+    except BundleError:
+        return
+    assert isinstance(manifest, Manifest)
+
+
+@given(st.binary(max_size=64))
+def test_random_bytes(data):
+    with pytest.raises(BundleError):
+        Manifest.from_json(data)
+
+
+@pytest.mark.parametrize("role", ["edge", "cloud", "authority"])
+def test_role_holds_only_its_own(new_bundle, tiny, role):
+    with pytest.raises(BundleError, match="may not"):
+        new_bundle(role, models=tiny.graphs)
+    bundle = new_bundle()
+    edit(bundle, role=role)
+    with pytest.raises(BundleError, match="may not"):
+        Bundle.open(bundle.folder)
+
+
+def test_model_that_the_role_lacks(new_bundle):
+    with pytest.raises(BundleError, match="role is 'edge' and it holds transfer only"):
+        new_bundle("edge").model("restorer")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_external_data(new_bundle, tmp_path, tiny, monkeypatch, nested):
+    tensor = helper.make_tensor("white", TensorProto.FLOAT, [1], [255.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    nodes, constants = [helper.make_node("Identity", ["image"], ["transferred"])], [tensor]
+    if nested:
+        inner = helper.make_graph([], "inner", [], [], [tensor])
+        nodes.append(helper.make_node("If", ["c"], [], then_branch=inner, else_branch=inner))
+        constants = []
+    values = [tiny.picture_value("image")], [tiny.picture_value("transferred")]
+    data = helper.make_model(helper.make_graph(nodes, "g", *values, constants))
+    monkeypatch.chdir(tmp_path)
+    Path("weights.bin").write_bytes(b"\0" * 4)
+    with pytest.raises(BundleError, match="external data"):
+        new_bundle("edge", models={"transfer": (data.SerializeToString(), "fp32")})
+
+
+@pytest.mark.parametrize("data", [b"", b"\x08\x08", b"no model at all"])
+def test_not_onnx(new_bundle, data):
+    with pytest.raises(BundleError, match=r"transfer\.onnx is no ONNX model"):
+        new_bundle("edge", models={"transfer": (data, "fp32")})
+
+
+def test_replaces_a_bundle(new_bundle, tmp_path):
+    new_bundle(attachments={"LICENSE": b"old"})
+    second = new_bundle(name="second", attachments={"report.json": b"{}"})
+    assert Bundle.open(second.folder).manifest.name == "second"
+    assert not (second.folder / "LICENSE").exists()
+    assert (second.folder / "report.json").read_bytes() == b"{}"
+    assert list(tmp_path.iterdir()) == [second.folder]
+
+
+def test_refuses_another_folder(tmp_path, tiny):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="holds something that is no bundle"):
+        tiny.write(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(OutputError, match="is a file"):
+        tiny.write(tmp_path / "thesis.txt")
+
+
+def test_fills_an_empty_folder(tmp_path, tiny):
+    tiny.write(tmp_path / "new" / "folder")
+    (tmp_path / "empty").mkdir()
+    tiny.write(tmp_path / "empty").verify()
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_full_disk_keeps_the_old_bundle(new_bundle, tmp_path):
+    with pytest.raises(OutputError, match="no space left"):
+        new_bundle()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_at_a_replacement(new_bundle, tmp_path, request):
+    first = new_bundle()
+    request.getfixturevalue("full_disk")
+    with pytest.raises(OutputError, match="no space left"):
+        new_bundle(name="second")
+    assert Bundle.open(first.folder).manifest.name == "tiny"
+    assert list(tmp_path.iterdir()) == [first.folder]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "../x", "a/b"])
+def test_attachment_names(new_bundle, name):
+    with pytest.raises(BundleError, match="attachment"):
+        new_bundle(attachments={name: b""})
+
+
+def test_metrics_that_are_no_json(new_bundle):
+    with pytest.raises(BundleError, match="JSON"):
+        new_bundle(metrics={"accuracy": float("nan")})
+    with pytest.raises(BundleError, match="JSON"):
+        new_bundle(metrics={"accuracy": object()})

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dtir_sdk.faces import TEMPLATE, FaceFinder, alignment, crop_face, paste_face
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def placed(angle: float, scale: float, right: float, down: float, size: int) -> np.ndarray:
+    """The template's landmarks, turned, scaled and moved."""
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (TEMPLATE * size @ turn.T + [right, down]).astype(np.float32)
+
+
+placements = st.tuples(
+    st.floats(-3.1, 3.1), st.floats(0.3, 8), st.floats(-500, 500), st.floats(-500, 500)
+)
+
+
+@given(placements, st.sampled_from([32, 128, 256]))
+def test_alignment_maps_landmarks_onto_the_template(placement, size):
+    landmarks = placed(*placement, size)
+    transform = alignment(landmarks, size)
+    mapped = landmarks @ transform[:, :2].T + transform[:, 2]
+    assert np.allclose(mapped, TEMPLATE * size, atol=0.05)
+
+
+@given(placements)
+def test_alignment_never_mirrors_or_shears(placement):
+    rng = np.random.default_rng(0)
+    landmarks = placed(*placement, 128) + rng.normal(0, 3, (5, 2)).astype(np.float32)
+    linear = alignment(landmarks, 128)[:, :2]
+    assert np.linalg.det(linear) > 0
+    assert np.allclose(linear @ linear.T, np.linalg.det(linear) * np.eye(2), atol=1e-6)
+
+
+def smooth_frame() -> np.ndarray:
+    y, x = np.mgrid[0:300, 0:400]
+    waves = (np.sin(x / 37), np.cos(y / 29), np.sin((x + y) / 51))
+    return np.dstack([127 + 100 * wave for wave in waves]).astype(np.uint8)
+
+
+@given(st.floats(-0.6, 0.6), st.floats(0.6, 1.8), st.floats(-40, 120), st.floats(-40, 60))
+@settings(max_examples=40, deadline=None)
+def test_a_crop_pasted_back_changes_next_to_nothing(angle, scale, right, down):
+    frame = smooth_frame()
+    transform = alignment(placed(angle, scale, right + 60, down + 60, 128), 128)
+    pasted = frame.copy()
+    paste_face(pasted, crop_face(frame, transform, 128), transform)
+    assert np.abs(pasted.astype(int) - frame).max() <= 16
+    assert np.abs(pasted.astype(int) - frame).mean() < 1.5
+
+
+@given(placements)
+@settings(max_examples=60, deadline=None)
+def test_what_is_pasted_covers_the_face_and_nothing_else(placement):
+    frame = np.zeros((300, 400, 3), np.uint8)
+    landmarks = placed(*placement, 128)
+    transform = alignment(landmarks, 128)
+    white = np.full((128, 128, 3), 255, np.uint8)
+    paste_face(frame, white, transform)
+    height, width = frame.shape[:2]
+    for x, y in np.round(landmarks).astype(int):
+        if 0 <= x < width and 0 <= y < height:
+            assert (frame[y, x] >= 253).all()
+    far = np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]])
+    for (x, y, _), (u, v) in zip(far, far @ transform.T, strict=True):
+        if not (-3 <= u <= 131 and -3 <= v <= 131):
+            assert (frame[y, x] == 0).all()
+
+
+@given(st.integers(1, 40), st.integers(1, 40), placements)
+@settings(max_examples=60, deadline=None)
+def test_any_frame_and_place(height, width, placement):
+    frame = np.full((height, width, 3), 90, np.uint8)
+    transform = alignment(placed(*placement, 64), 64)
+    crop = crop_face(frame, transform, 64)
+    assert crop.shape == (64, 64, 3)
+    assert (crop == 90).all()
+    paste_face(frame, crop, transform)
+    assert np.abs(frame.astype(int) - 90).max() <= 1
+
+
+def test_finds_the_face(portrait):
+    found = FaceFinder().find(portrait)
+    assert len(found) == 1
+    x, y, width, height = found[0].box
+    assert 150 < x < 220
+    assert 80 < y < 160
+    assert 120 < width < 220
+    assert 160 < height < 280
+    assert ((found[0].landmarks > (x, y)) & (found[0].landmarks < (x + width, y + height))).all()
+    assert 0.6 <= found[0].confidence <= 1
+
+
+def test_finds_the_face_at_another_size(portrait):
+    wide = np.repeat(np.repeat(portrait, 3, axis=0), 3, axis=1)
+    (small,), (large,) = FaceFinder().find(portrait), FaceFinder().find(wide)
+    assert np.abs(np.array(large.box) / 3 - small.box).max() < 12
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (8, 600, 3), (96, 128, 3), (15, 15, 3)])
+def test_nothing_to_find(shape):
+    assert FaceFinder().find(np.full(shape, 77, np.uint8)) == ()

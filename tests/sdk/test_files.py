@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import stat
+
+import pytest
+from dtir_sdk.errors import OutputError
+from dtir_sdk.files import replacing, write_atomically
+
+
+def test_writes_and_makes_folders(tmp_path):
+    path = tmp_path / "a" / "b" / "note.txt"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [file.name for file in path.parent.iterdir()] == ["note.txt"]
+
+
+def test_mode_is_that_of_any_new_file(tmp_path):
+    write_atomically(tmp_path / "atomic", b"")
+    (tmp_path / "plain").write_bytes(b"")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("atomic", "plain")}
+    assert len(modes) == 1
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "note.txt"
+    path.write_bytes(b"old")
+    with pytest.raises(OutputError, match="no space left on device"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_interruption_leaves_the_old_file(tmp_path):
+    path = tmp_path / "note.txt"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_in_the_way(tmp_path):
+    with pytest.raises(OutputError, match="is a folder"):
+        write_atomically(tmp_path, b"")
+
+
+def test_file_where_a_folder_must_be(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="could not be written"):
+        write_atomically(tmp_path / "file" / "note.txt", b"")

@@ -1,0 +1,98 @@
+"""The packages import in one direction only, and the SDK never imports torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import dtir_sdk
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "dtir_sdk": ROOT / "sdk" / "dtir_sdk",
+    "dtir_train": ROOT / "train" / "dtir_train",
+    "dtir_export": ROOT / "export" / "dtir_export",
+}
+MAY_IMPORT = {
+    "dtir_sdk": set(),
+    "dtir_train": {"dtir_sdk"},
+    "dtir_export": {"dtir_sdk", "dtir_train"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def python(code: str) -> str:
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_one_direction(package):
+    files = sorted(PACKAGES[package].rglob("*.py"))
+    assert files
+    for path in files:
+        others = imported(path) & (set(PACKAGES) - {package})
+        assert others <= MAY_IMPORT[package], path.name
+
+
+def test_the_sdk_names_no_heavy_package():
+    heavy = {"torch", "torchvision", "onnx", "matplotlib"}
+    for path in PACKAGES["dtir_sdk"].rglob("*.py"):
+        assert not imported(path) & heavy, path.name
+
+
+def test_the_sdk_imports_without_torch():
+    python(
+        "import pkgutil, sys\n"
+        "from importlib import import_module\n"
+        "for name in ('torch', 'onnx', 'matplotlib', 'dtir_train', 'dtir_export'):\n"
+        "    sys.modules[name] = None\n"
+        "import dtir_sdk\n"
+        "for module in pkgutil.walk_packages(dtir_sdk.__path__, 'dtir_sdk.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        import_module(module.name)\n"
+        "for name in dtir_sdk.__all__:\n"
+        "    getattr(dtir_sdk, name)\n"
+    )
+
+
+def test_importing_the_sdk_is_light():
+    heavy = ("numpy", "cv2", "openvino", "onnxruntime", "rich", "tyro")
+    code = f"import sys, dtir_sdk; print([n for n in {heavy!r} if n in sys.modules])"
+    assert python(code) == "[]"
+
+
+def test_a_pipeline_class_loads_no_engine():
+    code = (
+        "import sys; from dtir_sdk import Pipeline\n"
+        "print([n for n in ('openvino', 'onnxruntime', 'rich', 'tyro') if n in sys.modules])"
+    )
+    assert python(code) == "[]"
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="no attribute 'Piepline'"):
+        _ = dtir_sdk.Piepline
+    assert "Pipeline" in dir(dtir_sdk)
+
+
+def test_version_is_that_of_the_distribution():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert dtir_sdk.__version__ == project["version"]
