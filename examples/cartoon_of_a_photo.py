@@ -3,6 +3,7 @@
 import sys
 
 import cv2
+
 from dtir_sdk import Pipeline, read_picture
 
 frame = read_picture(sys.argv[1])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import cv2
+
 from dtir_sdk import Recognizer, Restorer, Transfer, read_picture
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
 

@@ -8,8 +8,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-import dtir_sdk
 import pytest
+
+import dtir_sdk
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from dtir_sdk.bundle import Bundle, Role
-from dtir_sdk.errors import ConfigurationError, DtirError
 from rich.console import Console
 from tyro.conf import Positional, arg
 
 from dtir_export.progress import Narrator
 from dtir_export.source import ExportSource, find_source
 from dtir_export.splitting import split_bundle
+from dtir_sdk.bundle import Bundle, Role
+from dtir_sdk.errors import ConfigurationError, DtirError
 
 FAILED, INTERRUPTED = 2, 130
 OUTPUT = "dtir-bundle"

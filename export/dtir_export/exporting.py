@@ -7,16 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from dtir_sdk.bundle import MAY_HOLD, Bundle, ModelName, Role, write_bundle
-from dtir_sdk.errors import ConfigurationError
-from dtir_train.checkpoint import load_trained
-
 from dtir_export.card import model_card, read_object
 from dtir_export.graphs import export_graphs
 from dtir_export.parity import Gate, ParityReport, compare
 from dtir_export.pictures import gate_pictures
 from dtir_export.progress import Narrator
 from dtir_export.report import report_files, staged
+from dtir_sdk.bundle import MAY_HOLD, Bundle, ModelName, Role, write_bundle
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.checkpoint import load_trained
 
 METRICS_KEY = "export_parity"
 

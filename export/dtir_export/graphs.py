@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import dtir_sdk
 import onnx
 import torch
+from torch import Tensor, nn
+
+import dtir_sdk
 from dtir_sdk.bundle import ModelName
 from dtir_sdk.engines import Signature
 from dtir_sdk.engines import Tensor as Port
@@ -25,7 +27,6 @@ from dtir_sdk.files import reason
 from dtir_train.channel import from_bytes, to_bytes
 from dtir_train.checkpoint import TrainedNetworks
 from dtir_train.networks import Generator, Recognizer
-from torch import Tensor, nn
 
 OPSET = 18
 

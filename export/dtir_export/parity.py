@@ -14,17 +14,17 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from dtir_export.graphs import signature
+from dtir_export.pictures import GatePictures
+from dtir_export.progress import Narrator
 from dtir_sdk.bundle import ModelName
 from dtir_sdk.engines import Engine, Graph, choose, load
 from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_train.channel import from_bytes, to_bytes
 from dtir_train.checkpoint import TrainedNetworks
 from dtir_train.networks import Generator
-from numpy.typing import NDArray
-
-from dtir_export.graphs import signature
-from dtir_export.pictures import GatePictures
-from dtir_export.progress import Narrator
 
 # Where not one byte differs; one byte in 10 million that is off by one gives 118 dB.
 PSNR_CEILING = 120.0

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from dtir_sdk.errors import DataError, PictureError
-from dtir_sdk.faces import FaceFinder, alignment, crop_face
+from dtir_sdk.faces import FaceFinder
+from dtir_sdk.pictures import decode_picture, swap_colors
 from dtir_train.configuration import Configuration
+from dtir_train.datasets.crops import square_crop
 from dtir_train.datasets.decoded import GENERATED
 from dtir_train.datasets.generated import generated_secret
 from dtir_train.datasets.sources import PICTURE_SUFFIXES, open_source
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def gate_pictures(configuration: Configuration, paths: Sequence[Path], count: in
             pictures += list(drawn)
             continue
         for where, data in _read(Path(name), share):
-            prepared = _prepared(_decoded(data, where), size, finder)
-            if prepared is not None:
-                pictures.append(prepared)
+            crop = square_crop(decode_picture(data, where), size, finder)
+            if crop is not None:
+                pictures.append(swap_colors(crop))
     if not pictures:
         raise PictureError(
             f"{', '.join(names)}: no face found in any picture: name others with --pictures"
@@ -94,29 +96,3 @@ def _read(path: Path, count: int) -> list[tuple[str, bytes]]:
     chosen = [entries[position] for position in positions]
     names = [f"{path}/{entry.name}" for entry in chosen]
     return list(zip(names, source.read(chosen), strict=True))
-
-
-def _decoded(data: bytes, where: str) -> NDArray[np.uint8]:
-    try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise PictureError(f"{where} is no picture that can be read: take it away or restore it")
-    return picture.astype(np.uint8, copy=False)
-
-
-def _prepared(
-    picture: NDArray[np.uint8], size: int, finder: FaceFinder | None
-) -> NDArray[np.uint8] | None:
-    """Turns BGR [H, W, 3] into RGB [size, size, 3]; None where no face was found."""
-    if finder is None:
-        shrinks = picture.shape[0] > size
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        crop = cv2.resize(picture, (size, size), interpolation=interpolation)
-    else:
-        faces = finder.find(picture)
-        if not faces:
-            return None
-        crop = crop_face(picture, alignment(faces[0].landmarks, size), size)
-    return np.ascontiguousarray(crop[..., ::-1]).astype(np.uint8, copy=False)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from dtir_sdk.drawing import side_by_side
-from dtir_sdk.errors import OutputError
-from dtir_sdk.files import reason
 from numpy.typing import NDArray
 
 from dtir_export.parity import Comparison
+from dtir_sdk.drawing import side_by_side
+from dtir_sdk.errors import OutputError
+from dtir_sdk.files import reason
 
 JSON_NAME, PNG_NAME = "parity.json", "parity.png"
 AMPLIFIED = 16

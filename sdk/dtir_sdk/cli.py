@@ -44,7 +44,8 @@ def run(  # noqa: D417
     and NAME.json. For every video: NAME.mp4 with cartoons for faces, and NAME.jsonl.
 
     Args:
-        source: A picture, a video, a folder of them, or a quoted pattern such as "photos/*.jpg".
+        source: A picture, a video, a folder of them, a quoted pattern such as "photos/*.jpg", or
+            sample, a portrait that comes with dtir.
         output: Folder to write to.
         engine: Engine to compute with; auto picks the best that works here.
         device: Device to compute on.
@@ -79,7 +80,7 @@ def bench(  # noqa: D417
     """Measure where the time of a call goes, for the largest face of a picture.
 
     Args:
-        picture: A picture with a face; matplotlib's portrait, where installed, if none.
+        picture: A picture with a face; the sample portrait if none.
         engine: Engine to compute with; auto picks the best that works here.
         device: Device to compute on.
         precision: Arithmetic; auto is bf16 on a CPU that has it.

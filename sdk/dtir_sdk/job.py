@@ -138,9 +138,9 @@ class _Worker:
             )
         timings = result.timings
         print(  # noqa: T201
-            f"{path}: detect {timings.detect:.1f} ms, transfer {timings.transfer:.1f} ms, "
-            f"recognize {timings.recognize:.1f} ms, compose {timings.compose:.1f} ms, "
-            f"total {timings.total:.1f} ms"
+            f"{path}: detect {timings.detect:.1f} ms, align {timings.align:.1f} ms, "
+            f"transfer {timings.transfer:.1f} ms, recognize {timings.recognize:.1f} ms, "
+            f"compose {timings.compose:.1f} ms, total {timings.total:.1f} ms"
         )
         if not result.faces:
             self._no_face(path, "no face was found")

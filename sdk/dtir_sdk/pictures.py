@@ -159,17 +159,33 @@ def read_picture(path: str | PathLike[str], *, color: Color = "bgr") -> Picture:
         raise PictureError(f"{path} is a folder, not a picture") from error
     except (OSError, ValueError) as error:
         raise PictureError(f"{path} could not be read: {reason(error)}") from error
+    picture = decode_picture(data, str(path))
+    return picture if color == "bgr" else swap_colors(picture)
+
+
+def decode_picture(data: bytes, name: str) -> Picture:
+    """Decodes a picture file's bytes, as `read_picture` does.
+
+    Args:
+        data: the file.
+        name: what to call it in an error.
+
+    Returns:
+        uint8 [H, W, 3], BGR.
+
+    Raises:
+        PictureError: it is empty, cut short, damaged or no picture.
+    """
     if not data:
-        raise PictureError(f"{path} is empty")
-    _check_whole(data, path)
+        raise PictureError(f"{name} is empty")
+    _check_whole(data, name)
     try:
         with quiet_opencv():
             decoded = _decode(data)
-        picture = _to_bgr(decoded, path)
+        picture = _to_bgr(decoded, name)
     except (cv2.error, MemoryError) as error:
-        raise PictureError(f"{path} is no picture that can be read, or too large") from error
-    checked = check_picture(picture, str(path))
-    return checked if color == "bgr" else swap_colors(checked)
+        raise PictureError(f"{name} is no picture that can be read, or too large") from error
+    return check_picture(picture, name)
 
 
 def write_picture(path: str | PathLike[str], picture: Picture, *, color: Color = "bgr") -> None:
@@ -207,13 +223,13 @@ def _decode(data: bytes) -> NDArray[Any] | None:
     return None if decoded is None else _oriented(decoded, _orientation(data))
 
 
-def _to_bgr(picture: NDArray[Any] | None, path: Path) -> NDArray[Any]:
+def _to_bgr(picture: NDArray[Any] | None, name: str) -> NDArray[Any]:
     if picture is None:
-        raise PictureError(f"{path} is no picture that can be read")
+        raise PictureError(f"{name} is no picture that can be read")
     if picture.dtype == np.uint16:
         picture = cv2.convertScaleAbs(picture, alpha=1 / 257)
     if picture.dtype != np.uint8:
-        raise PictureError(f"{path} holds {picture.dtype} values: only 8 and 16 bits can be used")
+        raise PictureError(f"{name} holds {picture.dtype} values: only 8 and 16 bits can be used")
     if picture.ndim == 2:
         return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
     return _on_white(picture) if picture.shape[2] == 4 else picture
@@ -229,19 +245,19 @@ def _on_white(picture: NDArray[Any]) -> NDArray[Any]:
     return flat
 
 
-def _check_whole(data: bytes, path: Path) -> None:
+def _check_whole(data: bytes, name: str) -> None:
     """Refuses a file that is cut short, which OpenCV would fill up with grey."""
     whole = True
     if data.startswith(_JPEG):
         whole = data.rfind(b"\xff\xd9") > _start_of_scan(data)
     elif data.startswith(_PNG):
-        whole = any(kind == b"IEND" for kind, _ in _png_chunks(data, path))
+        whole = any(kind == b"IEND" for kind, _ in _png_chunks(data, name))
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         whole = len(data) >= int.from_bytes(data[4:8], "little") + 8
     elif data[:2] == b"BM" and len(data) >= 6:
         whole = len(data) >= int.from_bytes(data[2:6], "little")
     if not whole:
-        raise PictureError(f"{path} is cut short: copy or download it again")
+        raise PictureError(f"{name} is cut short: copy or download it again")
 
 
 def _start_of_scan(data: bytes) -> int:
@@ -252,7 +268,7 @@ def _start_of_scan(data: bytes) -> int:
     return at
 
 
-def _png_chunks(data: bytes, path: Path) -> list[tuple[bytes, bytes]]:
+def _png_chunks(data: bytes, name: str) -> list[tuple[bytes, bytes]]:
     """The kind and, but for the pixels, the content of every whole chunk."""
     chunks = []
     at = len(_PNG)
@@ -263,7 +279,7 @@ def _png_chunks(data: bytes, path: Path) -> list[tuple[bytes, bytes]]:
             break
         kind = data[at + 4 : at + 8]
         if zlib.crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise PictureError(f"{path} is damaged (a checksum differs): copy it again")
+            raise PictureError(f"{name} is damaged (a checksum differs): copy it again")
         chunks.append((kind, b"" if kind == b"IDAT" else data[at + 8 : end]))
         at = end + 4
         if kind == b"IEND":

@@ -131,6 +131,7 @@ class Pipeline:
         wanted = found[:1] if self._largest else found
         transforms = [alignment(face.landmarks, self._size) for face in found]
         crops = self._cut(picture, transforms[: len(wanted)])
+        aligned = perf_counter()
         cartoons, transfer_engine = self._transfer.timed(crops)
         transferred = perf_counter()
         recognitions, recognizer_engine = self._recognizer.timed(cartoons)
@@ -153,7 +154,8 @@ class Pipeline:
         end = perf_counter()
         timings = Timings(
             detect=1e3 * (detected - start),
-            transfer=1e3 * (transferred - detected),
+            align=1e3 * (aligned - detected),
+            transfer=1e3 * (transferred - aligned),
             recognize=1e3 * (recognized - transferred),
             compose=1e3 * (end - recognized),
             total=1e3 * (end - start),

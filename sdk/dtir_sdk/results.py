@@ -21,7 +21,8 @@ class Timings:
 
     Attributes:
         detect: finding the faces.
-        transfer: cutting the faces out and making them cartoons.
+        align: cutting them out.
+        transfer: making them cartoons.
         recognize: reading the label from the cartoons.
         compose: setting the cartoons into the frame.
         total: the whole call.
@@ -30,6 +31,7 @@ class Timings:
     """
 
     detect: float
+    align: float
     transfer: float
     recognize: float
     compose: float

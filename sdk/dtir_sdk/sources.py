@@ -9,13 +9,17 @@ from pathlib import Path
 from dtir_sdk import pictures, videos
 from dtir_sdk.errors import PictureError
 
+# Rear Admiral Grace M. Hopper, by James S. Davis, United States Navy: in the public domain.
+SAMPLE_PORTRAIT = Path(__file__).parent / "samples" / "grace_hopper.jpg"
+
 
 def find_sources(source: str | PathLike[str]) -> tuple[Path, ...]:
     """Finds the files that a source names.
 
     Args:
         source: a file; a folder, which stands for the pictures and videos that lie directly in
-            it, told by their suffix; or a pattern such as `photos/*.jpg`.
+            it, told by their suffix; a pattern such as `photos/*.jpg`; or, where nothing of that
+            name lies here, `sample` for the portrait that comes with dtir.
 
     Returns:
         The files, sorted by name.
@@ -49,6 +53,8 @@ def find_sources(source: str | PathLike[str]) -> tuple[Path, ...]:
             return tuple(files)
     except (OSError, ValueError) as error:
         raise PictureError(f"{source} could not be read") from error
+    if fspath(source) == "sample":
+        return (SAMPLE_PORTRAIT,)
     raise PictureError(f"{source} is not there")
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
+
 from dtir_export.cli import main
 from dtir_export.graphs import export_graphs
 from dtir_sdk.bundle import TrainingData, write_bundle
 from dtir_train.checkpoint import Checkpoint, TrainedNetworks, load_trained, save_checkpoint
 from dtir_train.configuration import PRESETS, Configuration
 from dtir_train.networks import Generator, Recognizer, initialise
-from onnx import numpy_helper
 
 LABELS = ("disc", "square", "none")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from dtir_export.card import model_card, read_object
 from dtir_sdk.bundle import TrainingData
 from dtir_sdk.errors import ConfigurationError

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from dtir_export import cli, exporting, source, splitting
 from dtir_sdk.bundle import Bundle
 

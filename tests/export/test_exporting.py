@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from dtir_export import exporting
 from dtir_export.exporting import Exported, export_checkpoint
 from dtir_export.parity import Gate, ParityError

@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+
 from dtir_export.graphs import GeneratorGraph, export_graph, signature, without_idle_biases
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.channel import from_bytes, to_bytes

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from dtir_export.parity import (
     PSNR_CEILING,
     Comparison,

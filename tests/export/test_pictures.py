@@ -6,8 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from dtir_export.pictures import gate_pictures
 from dtir_sdk.errors import DataError, PictureError
+from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.configuration import Configuration, Data, Networks
 from dtir_train.datasets.generated import generated_secret
 
@@ -98,8 +100,6 @@ def test_no_face(folder: Path) -> None:
 
 
 def test_face_is_aligned() -> None:
-    matplotlib = pytest.importorskip("matplotlib")
-    portrait = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    taken = gate_pictures(configuration(align=True), (portrait,), 4)
+    taken = gate_pictures(configuration(align=True), (SAMPLE_PORTRAIT,), 4)
     assert taken.pictures.shape == (1, 32, 32, 3)
     assert taken.pictures.std() > 20

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import io
 
-from dtir_export.progress import Narrator
 from rich.console import Console
+
+from dtir_export.progress import Narrator
 
 
 def test_silent_by_default(capsys) -> None:

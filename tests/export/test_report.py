@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from dtir_export.parity import Gate, compare
 from dtir_export.pictures import GatePictures
 from dtir_export.progress import Narrator

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from dtir_export import source
 from dtir_export.source import find_source
 from dtir_sdk.errors import ConfigurationError

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from dtir_export.splitting import split_bundle
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import BundleError, ConfigurationError

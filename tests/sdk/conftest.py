@@ -12,10 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from dtir_sdk.benchmark import sample_portrait
+from onnx import TensorProto, helper
+
 from dtir_sdk.bundle import Bundle, TrainingData, write_bundle
 from dtir_sdk.pictures import read_picture
-from onnx import TensorProto, helper
+from dtir_sdk.sources import SAMPLE_PORTRAIT
 
 SIZE = 32
 LABELS = ("female", "male")
@@ -116,7 +117,7 @@ def new_bundle(tmp_path: Path) -> Callable[..., Bundle]:
 
 @pytest.fixture(scope="session")
 def portrait_path() -> Path:
-    return sample_portrait()
+    return SAMPLE_PORTRAIT
 
 
 @pytest.fixture(scope="session")

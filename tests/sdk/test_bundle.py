@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from dtir_sdk.bundle import FORMAT_VERSION, MANIFEST, Bundle, Manifest, TrainingData
-from dtir_sdk.errors import BundleError, OutputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+
+from dtir_sdk.bundle import FORMAT_VERSION, MANIFEST, Bundle, Manifest, TrainingData
+from dtir_sdk.errors import BundleError, OutputError
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

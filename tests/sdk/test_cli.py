@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from dtir_sdk import cli, job
 from dtir_sdk.pictures import read_picture, write_picture
 from dtir_sdk.videos import VideoReader, writing

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-from dtir_sdk.drawing import label_box, neutral_card, side_by_side
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dtir_sdk.drawing import label_box, neutral_card, side_by_side
 
 
 @given(st.integers(1, 300), st.integers(1, 300))

@@ -7,12 +7,13 @@ import numpy as np
 import onnxruntime
 import openvino
 import pytest
+from onnx import TensorProto, helper
+
 from dtir_sdk import engines
 from dtir_sdk.engines import Graph, Signature, Tensor, choose, load
 from dtir_sdk.engines import onnxruntime as ort_engine
 from dtir_sdk.engines import openvino as openvino_engine
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError
-from onnx import TensorProto, helper
 
 ENGINES = ("openvino", "onnxruntime")
 

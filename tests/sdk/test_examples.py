@@ -6,8 +6,9 @@ import doctest
 import pkgutil
 from importlib import import_module
 
-import dtir_sdk
 import pytest
+
+import dtir_sdk
 
 MODULES = sorted(
     module.name

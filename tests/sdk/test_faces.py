@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dtir_sdk.faces import TEMPLATE, FaceFinder, alignment, crop_face, paste_face
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dtir_sdk.faces import TEMPLATE, FaceFinder, alignment, crop_face, paste_face
 
 
 def placed(angle: float, scale: float, right: float, down: float, size: int) -> np.ndarray:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import stat
 
 import pytest
+
 from dtir_sdk.errors import OutputError
 from dtir_sdk.files import replacing, write_atomically
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from dtir_sdk.onnx_file import holds_external_data
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+
+from dtir_sdk.onnx_file import holds_external_data
 
 
 def test_whole_models(tiny):

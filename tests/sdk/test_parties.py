@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from dtir_sdk.engines import base
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
 from dtir_sdk.parties import Recognition, Recognizer, Restorer, Transfer

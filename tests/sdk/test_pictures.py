@@ -6,6 +6,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
 from dtir_sdk.errors import ConfigurationError, OutputError, PictureError
 from dtir_sdk.pictures import (
     check_crops,
@@ -14,9 +18,6 @@ from dtir_sdk.pictures import (
     swap_colors,
     write_picture,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 smooth = np.dstack([np.add.outer(np.arange(48), np.arange(64)) + shift for shift in (0, 40, 90)])
 smooth = smooth.astype(np.uint8)

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from dtir_sdk import Pipeline
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
 from dtir_sdk.faces import alignment, crop_face
@@ -35,7 +36,7 @@ def test_a_face(pipeline, portrait):
     assert face.cartoon.shape == (32, 32, 3)
     assert face.landmarks.shape == (5, 2)
     timings = result.timings
-    parts = timings.detect + timings.transfer + timings.recognize + timings.compose
+    parts = timings.detect + timings.align + timings.transfer + timings.recognize + timings.compose
     assert parts == pytest.approx(timings.total, rel=1e-6)
     assert 0 < timings.transfer_engine < timings.transfer
     assert 0 < timings.recognizer_engine < timings.recognize

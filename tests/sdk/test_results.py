@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+
 from dtir_sdk.errors import OutputError
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.results import Face, Result, Timings
@@ -22,7 +23,7 @@ def result(request) -> Result:
         cartoon=np.zeros((32, 32, 3), np.uint8),
         landmarks=np.ones((5, 2), np.float32),
     )
-    return Result((face,), image, Timings(1, 2, 3, 4, 10.00049, 1.5, 2.5), request.param)
+    return Result((face,), image, Timings(1, 1, 1, 3, 4, 10.00049, 1.5, 2.5), request.param)
 
 
 def test_frozen(result):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dtir_sdk.errors import PictureError
 from dtir_sdk.sources import find_sources, is_video
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from dtir_sdk import videos
 from dtir_sdk.errors import OutputError, PictureError
 from dtir_sdk.videos import VideoReader, writing

@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from dtir_sdk.errors import ConfigurationError, OutputError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dtir_sdk.errors import ConfigurationError, OutputError
 from dtir_train.configuration import Configuration
 from dtir_train.networks import Generator, Recognizer
 
@@ -82,7 +83,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         kept = "; the one before it is kept" if path.is_file() else ""
         raise OutputError(f"{path}: the checkpoint could not be written ({error}){kept}") from error
 

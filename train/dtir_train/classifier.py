@@ -9,8 +9,8 @@ from lightning_fabric import Fabric
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dtir_train.averaging import averaged_copy
 from dtir_train.configuration import Networks
 from dtir_train.networks import Recognizer, initialise
 
@@ -44,7 +44,7 @@ def train_classifier(
     initialise(plain)
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters()))
-    averaged = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
+    averaged = averaged_copy(plain, 0.998)
     for step in track(range(steps), task):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))

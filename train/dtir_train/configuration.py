@@ -10,7 +10,6 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dtir_sdk.errors import ConfigurationError
-
 from dtir_train.networks import Backbone
 
 PresetName = Literal["paper", "base", "edge", "tiny"]
@@ -234,7 +233,7 @@ def _fits(value: object, kind: object) -> bool:
     if origin is Literal:
         return value in choices
     if origin is tuple:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     return type(value) in ((int, float) if kind is float else (kind,))
 
 

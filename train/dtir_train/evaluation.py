@@ -15,8 +15,6 @@ from typing import Annotated
 import numpy as np
 import torch
 import tyro
-from dtir_sdk import Bundle, Recognizer, Restorer, Transfer, __version__
-from dtir_sdk.errors import ConfigurationError, OutputError
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markdown import Markdown
@@ -26,6 +24,8 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from dtir_sdk import Bundle, Recognizer, Restorer, Transfer, __version__
+from dtir_sdk.errors import ConfigurationError, OutputError
 from dtir_train.channel import from_bytes
 from dtir_train.classifier import predict, train_classifier
 from dtir_train.configuration import PRESETS, Data, Networks, PresetName

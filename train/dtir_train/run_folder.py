@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from dtir_sdk.errors import ConfigurationError, OutputError
 from torch import Tensor
 
+from dtir_sdk.errors import ConfigurationError, OutputError
 from dtir_train.channel import to_bytes
 from dtir_train.configuration import Configuration
 

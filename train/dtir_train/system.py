@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from dtir_sdk.errors import ConfigurationError
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.averaging import averaged_copy
 from dtir_train.channel import send
 from dtir_train.checkpoint import Checkpoint
 from dtir_train.configuration import Configuration, Recipe
@@ -86,12 +86,7 @@ class System:
             module = cast("nn.Module", torch.compile(network)) if compiled else network
             self._networks[name], self._optimizers[name] = fabric.setup(module, optimizer)
         self._averaged = {
-            name: AveragedModel(
-                self._plain[name],
-                multi_avg_fn=get_ema_multi_avg_fn(recipe.average),
-                use_buffers=True,
-            )
-            for name in DEPLOYED
+            name: averaged_copy(self._plain[name], recipe.average) for name in DEPLOYED
         }
         self.step = 0
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from dtir_sdk.errors import ConfigurationError, OutputError, TrainingError
 from lightning_fabric import Fabric
 from rich.progress import (
     BarColumn,
@@ -25,6 +24,7 @@ from rich.progress import (
 from torch.utils.tensorboard.writer import SummaryWriter
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from dtir_sdk.errors import ConfigurationError, OutputError, TrainingError
 from dtir_train.channel import send
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from dtir_train.configuration import Configuration

@@ -17,12 +17,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from dtir_sdk.errors import DataError, OutputError
-from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from numpy.typing import NDArray
 from rich.progress import track
 
+from dtir_sdk.errors import DataError, OutputError, PictureError
+from dtir_sdk.faces import FaceFinder
+from dtir_sdk.pictures import decode_picture
 from dtir_train.configuration import Data
+from dtir_train.datasets.crops import square_crop
 from dtir_train.datasets.generated import LABELS, generated_secret, generated_target
 from dtir_train.datasets.sources import Entry, Source, open_source
 
@@ -214,10 +216,12 @@ def _write_cache(
 
     def decode(item: tuple[Entry, bytes]) -> NDArray[np.uint8] | None:
         entry, stream = item
-        picture = cv2.imdecode(np.frombuffer(stream, np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise DataError(f"{source.path}: {entry.name} is not a picture that can be decoded")
-        return _prepared(picture.astype(np.uint8, copy=False), size, finder)
+        try:
+            picture = decode_picture(stream, f"{source.path}/{entry.name}")
+        except PictureError as error:
+            raise DataError(f"{error}: restore it, or take it out of the source") from error
+        crop = square_crop(picture, size, finder)
+        return None if crop is None else _with_foreground(crop, align)
 
     kept: list[int] = []
     pictures: list[NDArray[np.uint8]] = []
@@ -244,20 +248,9 @@ def _write_cache(
         ) from error
 
 
-def _prepared(
-    picture: NDArray[np.uint8], size: int, finder: FaceFinder | None
-) -> NDArray[np.uint8] | None:
-    """Returns uint8 [size, size, 4], or None where no face was found."""
-    if finder is None:
-        interpolation = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_CUBIC
-        crop = cv2.resize(picture, (size, size), interpolation=interpolation)
-        alpha = np.full((size, size), 255, np.uint8)
-    else:
-        faces = finder.find(picture)
-        if not faces:
-            return None
-        crop = crop_face(picture, alignment(faces[0].landmarks, size), size)
-        alpha = _foreground(crop)
+def _with_foreground(crop: NDArray[np.uint8], face: bool) -> NDArray[np.uint8]:
+    """BGR [S, S, 3] to RGB and foreground [S, S, 4]; only faces can be cut out on white."""
+    alpha = _foreground(crop) if face else np.full(crop.shape[:2], 255, np.uint8)
     return np.dstack([crop[..., ::-1], alpha]).astype(np.uint8, copy=False)
 
 

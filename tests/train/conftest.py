@@ -1,0 +1,150 @@
+"""Runs small enough for a test, and the command as its users start it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from dtir_train.checkpoint import load_checkpoint
+from dtir_train.configuration import Configuration, Data, Networks, Recipe
+
+SMALL = Networks(
+    image_size=32,
+    channels=4,
+    blocks=1,
+    discriminator_channels=4,
+    backbone="resnet18",
+    recognizer_width=4,
+)
+
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("train", deadline=None, max_examples=60)
+settings.load_profile("train")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Networks this small are slower on several threads, and the machine may be busy."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Decoded pictures are kept with the test's own files."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("DTIR_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., Configuration]:
+    """Makes a configuration of so many steps on the generated pair; changes go to the recipe."""
+
+    def make(steps: int = 6, settle: int = 0, data: Mapping[str, object] | None = None, **changes):
+        recipe = {
+            "epochs": steps / 32,
+            "constant_epochs": steps / 64,
+            "settle_epochs": settle / 32,
+            "batch_size": 16,
+            "average": 0.9,
+            "precision": "32-true",
+        }
+        values = {"attribute": "shape", "align": False} | dict(data or {})
+        return Configuration(SMALL, Data(**values), Recipe(**(recipe | changes)))
+
+    return make
+
+
+@dataclass(frozen=True)
+class Command:
+    """`dtir-train` in a process of its own."""
+
+    script: Path
+
+    def start(self, *arguments: object, **options) -> subprocess.Popen[str]:
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        return subprocess.Popen(
+            [sys.executable, str(self.script), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.script.parent,
+            env=environment,
+            **options,
+        )
+
+    def run(self, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **options)
+        try:
+            output, errors = process.communicate(timeout=300)
+        except BaseException:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    script = tmp_path / "dtir_train_script.py"
+    script.write_text("from dtir_train.cli import main\n\nmain()\n")
+    return Command(script)
+
+
+@pytest.fixture(scope="session")
+def options() -> Callable[[Configuration], list[str]]:
+    """Gives the options of `fit tiny` that make a configuration of `small`."""
+
+    def give(configuration: Configuration) -> list[str]:
+        sizes, recipe = configuration.networks, configuration.recipe
+        values = {
+            "networks.channels": sizes.channels,
+            "networks.blocks": sizes.blocks,
+            "networks.discriminator-channels": sizes.discriminator_channels,
+            "networks.recognizer-width": sizes.recognizer_width,
+            "recipe.epochs": recipe.epochs,
+            "recipe.constant-epochs": recipe.constant_epochs,
+            "recipe.settle-epochs": recipe.settle_epochs,
+            "recipe.precision": recipe.precision,
+            "recipe.learning-rate": recipe.learning_rate,
+        }
+        return [f"--{name}={value}" for name, value in values.items()]
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def tensors() -> Callable[[Path], dict[str, torch.Tensor]]:
+    """Reads every tensor of a run's checkpoint, under `group/name`."""
+
+    def read(run: Path) -> dict[str, torch.Tensor]:
+        groups = load_checkpoint(run).tensors
+        return {
+            f"{group}/{name}": tensor
+            for group, members in groups.items()
+            for name, tensor in members.items()
+        }
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def same(tensors) -> Callable[[Path, Path], None]:
+    """Asserts that two runs' checkpoints are the same, bit for bit."""
+
+    def compare(one: Path, other: Path) -> None:
+        first, second = tensors(one), tensors(other)
+        assert first.keys() == second.keys()
+        assert load_checkpoint(one).step == load_checkpoint(other).step
+        different = [name for name in first if not torch.equal(first[name], second[name])]
+        assert not different
+
+    return compare

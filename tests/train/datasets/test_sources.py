@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtir_sdk.errors import DataError
+from dtir_train.datasets import sources
+from dtir_train.datasets.sources import Entry, open_source
+
+COLUMNS = ("file", "split", "Male")
+ROWS = (("a.png", "train", "0"), ("b.png", "test", "1"), ("deep/c.png", "", "1"))
+ENTRIES = (
+    Entry("images/a.png", "train", "0"),
+    Entry("images/b.png", "test", "1"),
+    Entry("images/deep/c.png", "train", "1"),
+)
+
+
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_a_labelled_folder_and_its_zip_give_the_same(tmp_path, labelled, png, name):
+    source = open_source(labelled(tmp_path / name, COLUMNS, ROWS, None), "male")
+    assert source.entries == ENTRIES
+    assert list(source.read(source.entries)) == [png(0), png(1), png(2)]
+    assert list(source.read(source.entries[:0:-1])) == [png(2), png(1)]
+
+
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_labels_need_not_be_asked_for(tmp_path, labelled, name):
+    source = open_source(labelled(tmp_path / name, COLUMNS, ROWS, None), None)
+    assert [(entry.split, entry.label) for entry in source.entries] == [
+        ("train", ""),
+        ("test", ""),
+        ("train", ""),
+    ]
+
+
+def test_without_a_split_everything_is_to_train(tmp_path, labelled):
+    path = labelled(tmp_path / "faces", ("file", "male"), (("a.png", "0"), ("b.png", "1")), None)
+    assert {entry.split for entry in open_source(path, "male").entries} == {"train"}
+
+
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_a_missing_picture_is_named(tmp_path, labelled, png, name):
+    path = labelled(tmp_path / name, COLUMNS, ROWS, {"a.png": png(1)})
+    source = open_source(path, "male")
+    with pytest.raises(DataError, match=r"images/b\.png is listed but cannot be read"):
+        list(source.read(source.entries))
+
+
+def test_a_damaged_member_of_a_zip_is_named(tmp_path, labelled, png):
+    path = labelled(tmp_path / "faces.zip", COLUMNS, ROWS, None)
+    stream = path.read_bytes()
+    place = stream.index(png(1)) + 20
+    path.write_bytes(stream[:place] + bytes(8) + stream[place + 8 :])
+    source = open_source(path, "male")
+    with pytest.raises(DataError, match=r"images/b\.png .*cannot be read"):
+        list(source.read(source.entries))
+
+
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_a_missing_column_names_those_that_are_there(tmp_path, labelled, name):
+    path = labelled(tmp_path / name, COLUMNS, ROWS, None)
+    with pytest.raises(DataError, match=r"no column `smiling` \(it has: file, split, Male\)"):
+        open_source(path, "smiling")
+
+
+def test_a_list_without_files_is_refused(tmp_path, labelled):
+    path = labelled(tmp_path / "faces", ("picture", "male"), (("a.png", "0"),), {})
+    with pytest.raises(DataError, match=r"no column `file` \(it has: picture, male\)"):
+        open_source(path, "male")
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../b.png", "/etc/secret.png"])
+def test_a_path_that_climbs_out_is_refused(tmp_path, labelled, name):
+    path = labelled(tmp_path / "faces", COLUMNS, ((name, "train", "0"),), {})
+    with pytest.raises(DataError, match=r"line 2: .* lies outside"):
+        open_source(path, "male")
+
+
+@pytest.mark.parametrize(
+    "row", [("c.png", "validation", "1"), ("", "train", "1"), ("c.png", "train", ""), ("c.png",)]
+)
+def test_a_bad_line_is_named(tmp_path, labelled, row):
+    path = labelled(tmp_path / "faces", COLUMNS, (*ROWS[:2], row), {})
+    with pytest.raises(DataError, match=r"labels\.csv, line 4: expected"):
+        open_source(path, "male")
+
+
+def test_what_spreadsheets_write_is_read(tmp_path):
+    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbffile,Male\r\na.png,0\r\n\r\nb.png,1\r\n")
+    assert [entry.label for entry in open_source(tmp_path, "male").entries] == ["0", "1"]
+
+
+@settings(max_examples=200)
+@given(content=st.binary() | st.text().map(str.encode))
+def test_any_labels_csv_is_read_or_refused(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("faces")
+    (path / "labels.csv").write_bytes(b"file,split,male\n" + content)
+    try:
+        source = open_source(path, "male")
+    except DataError as error:
+        assert str(path) in str(error)
+        return
+    for entry in source.entries:
+        assert entry.split in ("train", "test")
+        assert entry.label
+        assert entry.name.startswith("images/")
+        assert ".." not in Path(entry.name).parts
+
+
+fields = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            fields.filter(lambda name: name[0] != "/" and ".." not in name),
+            st.sampled_from(["train", "test"]),
+            fields,
+        ),
+        min_size=1,
+    )
+)
+def test_any_names_and_labels_come_back(tmp_path_factory, labelled, rows):
+    path = labelled(tmp_path_factory.mktemp("faces"), COLUMNS, rows, {})
+    assert open_source(path, "male").entries == tuple(
+        Entry(f"images/{name}", split, label) for name, split, label in rows
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip"])
+def test_a_file_that_is_no_zip_is_refused(tmp_path, content):
+    (tmp_path / "faces.zip").write_bytes(content)
+    with pytest.raises(DataError, match="neither a folder nor a whole zip"):
+        open_source(tmp_path / "faces.zip", "male")
+
+
+def test_a_truncated_zip_is_refused(tmp_path, labelled):
+    path = labelled(tmp_path / "faces.zip", COLUMNS, ROWS, None)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match="neither a folder nor a whole zip"):
+        open_source(path, "male")
+
+
+def test_a_zip_of_pictures_is_a_target_domain_only(tmp_path, png):
+    path = tmp_path / "cartoons.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("b.PNG", "in/a.jpg", "readme.txt", "__MACOSX/in/._a.jpg"):
+            archive.writestr(name, png(1))
+    entries = open_source(path, None).entries
+    assert entries == (Entry("b.PNG", "train", ""), Entry("in/a.jpg", "train", ""))
+    with pytest.raises(DataError, match=r"holds no labels\.csv"):
+        open_source(path, "male")
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such folder or file"):
+        open_source(tmp_path / "nowhere", "male")
+
+
+@pytest.fixture
+def celeba(tmp_path, png, monkeypatch) -> Path:
+    """CelebA's layout with seven pictures, of which four train, two test and one is left out."""
+    monkeypatch.setattr(sources, "_CELEBA_TRAIN", 4)
+    monkeypatch.setattr(sources, "_CELEBA_TEST", 2)
+    pictures = tmp_path / "celeba" / "img_align_celeba"
+    pictures.mkdir(parents=True)
+    names = [f"{number:06}.jpg" for number in range(1, 8)]
+    for number, name in enumerate(names):
+        (pictures / name).write_bytes(png(number))
+    (pictures / ".DS_Store").write_bytes(b"")
+    attributes = [f"{name} -1  {1 if n % 2 else -1}" for n, name in enumerate(names)]
+    lines = ["7", "Bald Male ", *attributes]
+    (pictures.parent / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
+    identities = [f"{name} {n // 2 + 100}" for n, name in enumerate(names)]
+    (pictures.parent / "identity_CelebA.txt").write_text("\n".join(identities) + "\n")
+    return pictures.parent
+
+
+def test_celeba_in_its_official_layout(celeba, png):
+    source = open_source(celeba, "male")
+    assert [entry.name for entry in source.entries] == [
+        f"img_align_celeba/{number:06}.jpg" for number in range(1, 7)
+    ]
+    assert [entry.split for entry in source.entries] == ["train"] * 4 + ["test"] * 2
+    assert [entry.label for entry in source.entries] == ["0", "1", "0", "1", "0", "1"]
+    assert next(source.read(source.entries[2:])) == png(2)
+
+
+def test_celebas_split_is_the_papers():
+    assert (sources._CELEBA_TRAIN, sources._CELEBA_TEST) == (10_000, 2_000)
+
+
+def test_celebas_other_attributes(celeba):
+    assert {entry.label for entry in open_source(celeba, "BALD").entries} == {"0"}
+    identities = [entry.label for entry in open_source(celeba, "identity").entries]
+    assert identities == ["100", "100", "101", "101", "102", "102"]
+    assert {entry.label for entry in open_source(celeba, None).entries} == {""}
+
+
+def test_an_attribute_that_celeba_has_not_names_those_it_has(celeba):
+    with pytest.raises(DataError, match=r"no column `hat` \(it has: Bald, Male\)"):
+        open_source(celeba, "hat")
+
+
+@pytest.mark.parametrize("name", ["list_attr_celeba.txt", "identity_CelebA.txt"])
+def test_celebas_missing_list_is_named(celeba, name):
+    (celeba / name).unlink()
+    attribute = "identity" if name.startswith("identity") else "male"
+    with pytest.raises(DataError, match=rf"{name}: missing"):
+        open_source(celeba, attribute)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "truncated"),
+        ("7\n", "truncated"),
+        ("7\nBald Male\n000001.jpg -1\n", "line 3: 2 fields, not 3"),
+        ("7\nBald Male\n000001.jpg -1 1\n", r"000002\.jpg has no line"),
+    ],
+)
+def test_celebas_damaged_list_is_refused(celeba, text, message):
+    (celeba / "list_attr_celeba.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_source(celeba, "male")
+
+
+def test_a_folder_a_person_splits_each_person_80_to_20(tmp_path, png):
+    counts = {"Ann": 10, "Bob": 5, "Cy": 4}
+    for person, count in counts.items():
+        (tmp_path / person).mkdir()
+        for number in range(count):
+            (tmp_path / person / f"{number:02}.jpg").write_bytes(png(number))
+        (tmp_path / person / "notes.txt").write_text("")
+    (tmp_path / "readme.jpg").write_bytes(png(0))
+    entries = open_source(tmp_path, "identity").entries
+    for person, count in counts.items():
+        hers = [entry for entry in entries if entry.label == person]
+        assert [entry.name for entry in hers] == [f"{person}/{n:02}.jpg" for n in range(count)]
+        assert sum(entry.split == "test" for entry in hers) == count // 5
+    assert len(entries) == sum(counts.values())
+
+
+def test_a_folder_of_pictures_is_a_target_domain_only(tmp_path, png):
+    (tmp_path / "in").mkdir()
+    for name in ("b.webp", "in/a.bmp", "c.gif"):
+        (tmp_path / name).write_bytes(png(0))
+    entries = open_source(tmp_path, None).entries
+    assert entries == (Entry("b.webp", "train", ""), Entry("in/a.bmp", "train", ""))
+    (tmp_path / "in" / "a.bmp").unlink()
+    (tmp_path / "in").rmdir()
+    with pytest.raises(DataError, match="labels are needed"):
+        open_source(tmp_path, "male")
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no pictures there"):
+        open_source(tmp_path, None)

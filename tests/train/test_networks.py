@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dtir_train.networks import Discriminator, Generator, Recognizer, ResidualBlock, initialise
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def on_paper(kind, *arguments) -> nn.Module:
+    """A network with shapes and no weights."""
+    with torch.device("meta"):
+        return kind(*arguments)
+
+
+def random_pictures(count: int, size: int) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_the_generator_is_the_papers():
+    assert parameters(on_paper(Generator, 64, 9)) == 11_378_179
+
+
+def test_the_generator_defaults_to_the_papers_size():
+    assert parameters(on_paper(Generator)) == 11_378_179
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(32, 1), (36, 2), (64, 3)])
+def test_a_generator_keeps_the_shape_and_stays_in_range(size, blocks):
+    torch.manual_seed(0)
+    # Pictures far out of range drive tanh to its ends.
+    made = Generator(4, blocks)(random_pictures(2, size) * 50)
+    assert made.shape == (2, 3, size, size)
+    assert made.dtype == torch.float32
+    assert made.abs().max() <= 1
+    assert made.std() > 0.01
+
+
+def test_a_generator_has_as_many_residual_blocks_as_asked():
+    one, three = (parameters(on_paper(Generator, 8, blocks)) for blocks in (1, 3))
+    assert three - one == 2 * parameters(on_paper(ResidualBlock, 32))
+
+
+def test_a_residual_block_adds_to_what_comes_in():
+    block = ResidualBlock(3)
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    features = random_pictures(2, 8)
+    assert torch.equal(block(features), features)
+
+
+@pytest.mark.parametrize("kind", [lambda: Generator(4, 1), lambda: Discriminator(4)])
+def test_pictures_of_a_batch_do_not_touch_each_other(kind):
+    # The one pass of the discriminator over both domains relies on it.
+    torch.manual_seed(0)
+    network, pictures = kind(), random_pictures(3, 32)
+    alone = torch.cat([network(picture[None]) for picture in pictures])
+    assert torch.allclose(network(pictures), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "patches"), [(32, 2), (64, 6), (128, 14)])
+def test_the_discriminator_scores_patches(size, patches):
+    scores = Discriminator(4)(random_pictures(2, size))
+    assert scores.shape == (2, 1, patches, patches)
+    assert scores.dtype == torch.float32
+
+
+def test_the_discriminator_has_no_sigmoid():
+    network = Discriminator(4)
+    last = [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
+    nn.init.constant_(last.bias, 7.0)
+    nn.init.zeros_(last.weight)
+    assert torch.equal(network(random_pictures(1, 32)), torch.full((1, 1, 2, 2), 7.0))
+
+
+# Counts of parameters and of state_dict's keys: torchvision's documentation and files.
+@pytest.mark.parametrize(
+    ("backbone", "count", "keys"),
+    [
+        ("resnet18", 11_689_512, 122),
+        ("resnet34", 21_797_672, 218),
+        ("resnet50", 25_557_032, 320),
+    ],
+)
+def test_the_recognizer_is_torchvisions_resnet(backbone, count, keys):
+    network = on_paper(Recognizer, 1000, backbone)
+    assert parameters(network) == count
+    assert len(network.state_dict()) == keys
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name", "shape"),
+    [
+        ("resnet18", "conv1.weight", (64, 3, 7, 7)),
+        ("resnet18", "bn1.num_batches_tracked", ()),
+        ("resnet18", "layer1.0.conv1.weight", (64, 64, 3, 3)),
+        ("resnet18", "layer2.0.downsample.0.weight", (128, 64, 1, 1)),
+        ("resnet18", "layer2.0.downsample.1.running_mean", (128,)),
+        ("resnet18", "layer4.1.bn2.bias", (512,)),
+        ("resnet34", "layer3.5.conv2.weight", (256, 256, 3, 3)),
+        ("resnet50", "layer1.0.downsample.0.weight", (256, 64, 1, 1)),
+        ("resnet50", "layer1.0.conv3.weight", (256, 64, 1, 1)),
+        ("resnet50", "layer4.2.bn3.running_var", (2048,)),
+        ("resnet50", "fc.weight", (1000, 2048)),
+        ("resnet50", "fc.bias", (1000,)),
+    ],
+)
+def test_the_recognizers_parameters_have_torchvisions_names(backbone, name, shape):
+    assert on_paper(Recognizer, 1000, backbone).state_dict()[name].shape == shape
+
+
+def test_resnet50_strides_in_its_3x3_convolution():
+    # As torchvision does, and not as the first paper: published weights expect it.
+    modules = dict(on_paper(Recognizer, 2, "resnet50").named_modules())
+    assert modules["layer2.0.conv1"].stride == (1, 1)
+    assert modules["layer2.0.conv2"].stride == (2, 2)
+
+
+def test_published_weights_load_but_for_the_head():
+    published = Recognizer(1000, "resnet18", 8).state_dict()
+    body = {name: value for name, value in published.items() if not name.startswith("fc.")}
+    result = Recognizer(2, "resnet18", 8).load_state_dict(body, strict=False)
+    assert result.missing_keys == ["fc.weight", "fc.bias"]
+    assert not result.unexpected_keys
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
+def test_the_recognizer_gives_logits(backbone):
+    network = Recognizer(5, backbone, 4).eval()
+    logits = network(random_pictures(3, 32))
+    assert logits.shape == (3, 5)
+    assert logits.dtype == torch.float32
+
+
+def test_fresh_generators_and_discriminators_have_cyclegans_weights():
+    network = Generator(32, 2)
+    torch.manual_seed(0)
+    initialise(network)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any()
+        else:
+            assert float(parameter.std()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_fresh_recognizer_has_hes_weights():
+    network = Recognizer(2, "resnet18", 32)
+    torch.manual_seed(0)
+    initialise(network)
+    weights = network.state_dict()["layer2.0.conv1.weight"]
+    assert weights.shape == (64, 32, 3, 3)
+    assert float(weights.std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)

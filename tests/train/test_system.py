@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.datasets import Batch
+from dtir_train.system import DEPLOYED, NETWORKS, System
+
+LABELS = ("disc", "square")
+RATE = 1e-3
+
+
+def make(configuration) -> System:
+    fabric = Fabric(accelerator="cpu", devices=1, precision=configuration.recipe.precision)
+    return System(configuration, LABELS, fabric)
+
+
+def batch(seed: int = 0) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    photos, targets = torch.rand(2, 4, 3, 32, 32, generator=random) * 2 - 1
+    return Batch(photos, torch.tensor([0, 1, 1, 0]), targets)
+
+
+def tensors(system: System) -> dict[str, torch.Tensor]:
+    return {
+        f"{group}/{name}": tensor.clone()
+        for group, members in system.state().tensors.items()
+        for name, tensor in members.items()
+    }
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    """The groups of which a weight changed."""
+    names = [name for name in before if not torch.equal(before[name], after[name])]
+    return {name.rpartition("/")[0] for name in names}
+
+
+def test_a_step_trains_all_four_networks(small):
+    system = make(small())
+    before = tensors(system)
+    metrics = system.train_step(batch(), RATE, settling=False)
+    after = tensors(system)
+    averages = {f"averaged/{name}" for name in DEPLOYED}
+    assert changed(before, after) == {*NETWORKS, *averages}
+    assert {name for name in after if name not in before}  # Adam's moments
+    assert system.step == 1
+    assert not system.parameters_without_gradient()
+    assert 0 <= float(metrics.accuracy) <= 1
+    recipe = system.configuration.recipe
+    total = (
+        recipe.adversarial_weight * metrics.adversarial
+        + recipe.recognition_weight * metrics.recognition
+        + recipe.restoration_weight * metrics.restoration
+    )
+    assert float(metrics.total) == pytest.approx(float(total), rel=1e-5)
+    assert not metrics.total.requires_grad
+
+
+def test_the_same_seed_gives_the_same_steps(small):
+    one, other = make(small()), make(small())
+    for system in (one, other):
+        for step in range(2):
+            system.train_step(batch(step), RATE, settling=False)
+    assert not changed(tensors(one), tensors(other))
+
+
+def test_another_seed_gives_other_weights(small):
+    one, other = (make(replace(small(), seed=seed)) for seed in (0, 1))
+    assert set(NETWORKS) <= changed(tensors(one), tensors(other))
+
+
+def test_the_generators_loss_does_not_train_the_discriminator(small):
+    # Whatever the generators are told to care about, its first step is its own.
+    one, other = (make(small(adversarial_weight=weight)) for weight in (0.0, 5.0))
+    for system in (one, other):
+        system.train_step(batch(), RATE, settling=False)
+    different = changed(tensors(one), tensors(other))
+    assert "transfer" in different
+    assert "discriminator" not in different
+    assert "optimizer/discriminator" not in different
+
+
+def test_the_adversarial_loss_trains_the_transfer_generator(small):
+    system = make(small(recognition_weight=0.0, restoration_weight=0.0))
+    before = tensors(system)
+    system.train_step(batch(), RATE, settling=False)
+    assert "transfer" in changed(before, tensors(system))
+
+
+def test_while_settling_the_transfer_generator_stands_still_at_its_average(small):
+    system = make(small())
+    for step in range(3):
+        system.train_step(batch(step), RATE, settling=False)
+    before = tensors(system)
+    metrics = system.train_step(batch(3), RATE, settling=True)
+    after = tensors(system)
+    for name, value in system.averaged("transfer").state_dict().items():
+        assert torch.equal(after[f"transfer/{name}"], value)
+        assert torch.equal(before[f"averaged/transfer/{name}"], value)
+    assert float(metrics.discriminator) == float(metrics.adversarial) == 0
+    moving = changed(before, after)
+    assert {"recognizer", "restorer", "averaged/recognizer", "averaged/restorer"} <= moving
+    assert "discriminator" not in moving
+    assert "optimizer/transfer" not in moving
+
+
+def test_averaged_weights_follow_slowly(small):
+    system = make(small(average=0.75))
+    system.train_step(batch(0), RATE, settling=False)
+    first = tensors(system)
+    system.train_step(batch(1), RATE, settling=False)
+    second = tensors(system)
+    name = "transfer/encoder.0.0.weight"
+    # The first update takes the weights as they are.
+    assert torch.equal(first[f"averaged/{name}"], first[name])
+    expected = 0.75 * first[name] + 0.25 * second[name]
+    assert torch.allclose(second[f"averaged/{name}"], expected, atol=1e-6)
+
+
+def test_without_averaging_the_networks_stand_for_themselves(small):
+    system = make(small(average=0.0))
+    system.train_step(batch(), RATE, settling=False)
+    assert not [group for group in system.state().tensors if group.startswith("averaged")]
+    for name, value in system.averaged("recognizer").state_dict().items():
+        assert torch.equal(system.state().tensors["recognizer"][name], value)
+
+
+def test_looking_at_the_averages_does_not_disturb_training(small):
+    watched, alone = make(small()), make(small())
+    for step in range(2):
+        for system in (watched, alone):
+            system.train_step(batch(step), RATE, settling=False)
+        network = watched.averaged("recognizer")
+        assert not network.training
+        torch.nn.init.zeros_(network.fc.weight)
+    assert not changed(tensors(watched), tensors(alone))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("average", [0.9, 0.0])
+def test_a_resumed_system_goes_on_exactly(small, precision, average):
+    configuration = small(precision=precision, average=average)
+    first = make(configuration)
+    first.train_step(batch(0), RATE, settling=False)
+    saved = copy.deepcopy(first.state())
+    second = make(configuration)
+    second.train_step(batch(9), RATE, settling=False)
+    second.resume(saved)
+    assert second.step == 1
+    for system in (first, second):
+        system.train_step(batch(1), RATE, settling=False)
+        system.train_step(batch(2), RATE, settling=True)
+    assert not changed(tensors(first), tensors(second))
+
+
+def test_tensors_that_do_not_fit_are_refused(small):
+    system = make(small())
+    system.train_step(batch(), RATE, settling=False)
+    state = system.state()
+    for broken in ("restorer", "averaged/recognizer"):
+        members = dict(state.tensors[broken])
+        members.popitem()
+        with pytest.raises(ConfigurationError, match="do not fit"):
+            system.resume(replace(state, tensors={**state.tensors, broken: members}))
+    kept = {group: value for group, value in state.tensors.items() if group != "transfer"}
+    with pytest.raises(ConfigurationError, match="do not fit"):
+        system.resume(replace(state, tensors=kept))
+
+
+def test_compressed_cartoons_are_what_the_cloud_learns_from(small):
+    plain, jpeg = make(small()), make(small(jpeg_quality=20))
+    losses = [float(s.train_step(batch(), RATE, settling=False).restoration) for s in (plain, jpeg)]
+    assert losses[0] != losses[1]
+    assert not jpeg.parameters_without_gradient()

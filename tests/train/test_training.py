@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+
+import cv2
+import pytest
+import torch
+
+from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
+from dtir_train import system as system_module
+from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_trained
+from dtir_train.configuration import PRESETS
+from dtir_train.datasets import load_secret
+from dtir_train.networks import Recognizer
+from dtir_train.run_folder import METRICS_NAME, read_configuration, write_configuration
+from dtir_train.system import System
+from dtir_train.training import Execution, dry_run, fit, resume
+
+OFTEN = Execution(device="cpu", log_every=1, save_every=2, validate_every=3)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+def stop_before(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) -> None:
+    """Makes training stop when a step, counted from 1, begins."""
+    train_step = System.train_step
+
+    def stopping(self, *arguments, **options):
+        if self.step + 1 == step:
+            raise error
+        return train_step(self, *arguments, **options)
+
+    monkeypatch.setattr(System, "train_step", stopping)
+
+
+def stopped_and_resumed(configuration, folder, step, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_before(patch, step, Killed())
+        with pytest.raises(Killed):
+            fit(configuration, folder, OFTEN)
+    resume(folder, OFTEN)
+
+
+def test_a_run_leaves_everything_in_its_folder(small, tmp_path):
+    configuration, run = small(steps=4), tmp_path / "run"
+    fit(configuration, run, OFTEN)
+    assert read_configuration(run) == configuration
+    read = load_checkpoint(run)
+    assert (read.step, read.labels, read.configuration) == (4, ("disc", "square"), configuration)
+    assert list((run / "tensorboard").glob("events.*"))
+    assert not list(run.glob("*.partial"))
+    load_trained(run)
+    with (run / METRICS_NAME).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    losses = ["discriminator", "adversarial", "recognition", "restoration", "total", "accuracy"]
+    measured = ["validation_accuracy", "validation_psnr"]
+    assert list(rows[0]) == ["step", *losses, *measured]
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+    # Validated every third step and at the end.
+    assert [bool(row["validation_psnr"]) for row in rows] == [False, False, True, True]
+    assert all(row[name] for row in rows for name in losses)
+
+
+def test_sample_grids_have_six_rows_of_eight(small, tmp_path):
+    fit(small(steps=2), tmp_path, replace(OFTEN, validate_every=2))
+    (sample,) = (tmp_path / "samples").iterdir()
+    assert sample.name == "0000002.png"
+    assert cv2.imread(str(sample)).shape == (6 * 32, 8 * 32, 3)
+
+
+def test_a_small_batch_makes_a_narrow_grid(small, tmp_path):
+    fit(small(steps=2, epochs=2 / 128, batch_size=4), tmp_path, OFTEN)
+    (sample,) = (tmp_path / "samples").iterdir()
+    assert cv2.imread(str(sample)).shape == (6 * 32, 4 * 32, 3)
+
+
+def test_without_a_validation_split_the_training_pictures_are_looked_at(small, tmp_path):
+    fit(small(steps=1, data={"validation": 0.0}), tmp_path, OFTEN)
+    assert "validation_psnr" in (tmp_path / METRICS_NAME).read_text()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(small, tmp_path_factory):
+    """Runs of ten steps, the last four settling, by precision."""
+    folders = {}
+
+    def of(precision: str):
+        if precision not in folders:
+            folders[precision] = tmp_path_factory.mktemp(precision)
+            fit(small(steps=10, settle=4, precision=precision), folders[precision], OFTEN)
+        return folders[precision]
+
+    return of
+
+
+# Before and after the first checkpoint, at the border of settling, and in the settling.
+@pytest.mark.parametrize("step", [2, 4, 6, 7, 8, 10])
+def test_a_stopped_run_goes_on_exactly(small, tmp_path, monkeypatch, uninterrupted, same, step):
+    run = tmp_path / "run"
+    stopped_and_resumed(small(steps=10, settle=4), run, step, monkeypatch)
+    whole = uninterrupted("32-true")
+    same(run, whole)
+    # Not a line twice, and not a digit else.
+    assert (run / METRICS_NAME).read_text() == (whole / METRICS_NAME).read_text()
+    samples = [sorted(file.name for file in (f / "samples").iterdir()) for f in (run, whole)]
+    assert samples[0] == samples[1]
+
+
+def test_a_stopped_run_in_bf16_goes_on_exactly(small, tmp_path, monkeypatch, uninterrupted, same):
+    configuration = small(steps=10, settle=4, precision="bf16-mixed")
+    stopped_and_resumed(configuration, tmp_path / "run", 8, monkeypatch)
+    same(tmp_path / "run", uninterrupted("bf16-mixed"))
+
+
+def test_a_run_of_another_recipe_goes_on_exactly(small, tmp_path, monkeypatch, same):
+    configuration = small(
+        steps=6, settle=2, average=0.0, jpeg_quality=80, adversarial_loss="cross-entropy"
+    )
+    fit(configuration, tmp_path / "whole", OFTEN)
+    stopped_and_resumed(configuration, tmp_path / "run", 4, monkeypatch)
+    same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_run_goes_on_exactly_after_kill_9_at_any_moment(
+    small, tmp_path, command, options, same, precision
+):
+    steps, settle = 160, 150
+    configuration = small(steps=steps, settle=settle, precision=precision)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    often = ["--save-every=2", "--log-every=1", "--validate-every=7", "--device=cpu"]
+    process = command.start("fit", "tiny", f"--run={run}", *options(configuration), *often)
+    deadline = time.monotonic() + 240
+    try:
+        while not (run / CHECKPOINT_NAME).is_file():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        delay = random.uniform(0, 0.5)
+        time.sleep(delay)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    reached = load_checkpoint(run).step
+    assert 0 < reached < steps, delay
+    command_result = command.run("resume", run, *often)
+    assert command_result.returncode == 0, command_result.stderr
+    whole_run = command.run("fit", "tiny", f"--run={whole}", *options(configuration), *often)
+    assert whole_run.returncode == 0, whole_run.stderr
+    assert load_checkpoint(run).step == steps
+    same(run, whole)
+    assert (run / METRICS_NAME).read_text() == (whole / METRICS_NAME).read_text()
+
+
+def test_what_a_kill_left_of_a_save_does_no_harm(small, tmp_path, monkeypatch, same, uninterrupted):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_before(patch, 5, Killed())
+        with pytest.raises(Killed):
+            fit(small(steps=10, settle=4), run, OFTEN)
+    (run / f"{CHECKPOINT_NAME}.partial").write_bytes(b"half of a checkpoint")
+    resume(run, OFTEN)
+    assert not list(run.glob("*.partial"))
+    same(run, uninterrupted("32-true"))
+
+
+def test_a_run_stopped_before_its_first_checkpoint_can_begin_again(small, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_before(patch, 2, Killed())
+        with pytest.raises(Killed):
+            fit(small(steps=3), tmp_path, OFTEN)
+    fit(small(steps=2), tmp_path, OFTEN)
+    assert load_checkpoint(tmp_path).step == 2
+    assert (tmp_path / METRICS_NAME).read_text().count("\n") == 3
+
+
+def test_resuming_a_finished_run_changes_nothing(small, tmp_path):
+    fit(small(steps=2), tmp_path, OFTEN)
+    before = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    resume(tmp_path, OFTEN)
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
+
+
+def test_a_nan_stops_the_run_with_the_checkpoint_from_before_it(
+    small, tmp_path, monkeypatch, same, uninterrupted
+):
+    train_step = System.train_step
+
+    def breaking(self, *arguments, **options):
+        metrics = train_step(self, *arguments, **options)
+        return replace(metrics, total=metrics.total * float("nan")) if self.step == 5 else metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(System, "train_step", breaking)
+        with pytest.raises(TrainingError, match=r"not finite at step 5 .*from before it") as caught:
+            fit(small(steps=10, settle=4), tmp_path, OFTEN)
+    assert "\n" not in str(caught.value)
+    assert load_checkpoint(tmp_path).step == 4
+    resume(tmp_path, OFTEN)
+    same(tmp_path, uninterrupted("32-true"))
+
+
+def test_an_absurd_learning_rate_stops_the_run(small, tmp_path):
+    with pytest.raises(TrainingError, match=r"at step 1 .*nothing was saved yet.*learning rate"):
+        fit(small(learning_rate=1e30), tmp_path, OFTEN)
+    assert not (tmp_path / CHECKPOINT_NAME).exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(small, tmp_path):
+    # The loss of the first step is from before the update that breaks the weights.
+    configuration = small(steps=4, settle=4, learning_rate=1e39)
+    with pytest.raises(TrainingError, match=r"not finite after step 1; nothing was saved yet"):
+        fit(configuration, tmp_path, replace(OFTEN, save_every=1, validate_every=100))
+    assert not (tmp_path / CHECKPOINT_NAME).exists()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(small, tmp_path, monkeypatch):
+    fsync, calls = os.fsync, []
+
+    def filling(file: int) -> None:
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", filling)
+    with pytest.raises(OutputError, match="No space left"):
+        fit(small(steps=6), tmp_path, OFTEN)
+    assert load_checkpoint(tmp_path).step == 2
+    assert not list(tmp_path.glob("*.partial"))
+    resume(tmp_path, OFTEN)
+    assert load_checkpoint(tmp_path).step == 6
+
+
+def test_a_folder_that_holds_a_run_is_refused(small, tmp_path):
+    fit(small(steps=1), tmp_path, OFTEN)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    with pytest.raises(ConfigurationError, match=r"holds a run already.*dtir-train resume"):
+        fit(small(steps=2), tmp_path, OFTEN)
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_resuming_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="no run there"):
+        resume(tmp_path, OFTEN)
+
+
+def test_resuming_with_another_configuration_is_refused(small, tmp_path):
+    fit(small(steps=1), tmp_path, OFTEN)
+    write_configuration(tmp_path, small(steps=2))
+    with pytest.raises(ConfigurationError, match="belongs to another configuration"):
+        resume(tmp_path, OFTEN)
+
+
+def test_resuming_a_truncated_checkpoint_is_refused(small, tmp_path):
+    fit(small(steps=2), tmp_path, OFTEN)
+    checkpoint = tmp_path / CHECKPOINT_NAME
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
+    with pytest.raises(ConfigurationError, match="truncated"):
+        resume(tmp_path, OFTEN)
+
+
+@pytest.mark.parametrize("name", ["processes", "log_every", "save_every", "validate_every"])
+def test_a_bad_execution_is_refused(name):
+    with pytest.raises(ConfigurationError, match=name):
+        Execution(**{name: 0})
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(small, tmp_path):
+    with pytest.raises(ConfigurationError, match="cannot be shared by 3 processes"):
+        fit(small(), tmp_path, Execution(processes=3))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_there_is_refused(small, tmp_path):
+    with pytest.raises(ConfigurationError, match="no CUDA GPU"):
+        fit(small(), tmp_path, Execution(device="cuda"))
+
+
+def test_missing_data_is_refused(small, tmp_path):
+    configuration = small(data={"secret": (str(tmp_path / "nowhere"),)})
+    with pytest.raises(DataError, match="nowhere"):
+        fit(configuration, tmp_path / "run", OFTEN)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_dry_run_says_what_it_did_and_writes_nothing(small, tmp_path, monkeypatch, precision):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    first, second, third = dry_run(small(steps=64, precision=precision), OFTEN)
+    epoch = len(load_secret(small().data, 32, "train")) // 16
+    assert first == f"{epoch} steps an epoch, {2 * epoch} in all"
+    assert "total loss" in second
+    assert third == "every parameter of the four networks has a finite gradient"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_names_a_parameter_without_a_gradient(small, monkeypatch):
+    class Broken(Recognizer):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            self.unused = torch.nn.Linear(2, 2)
+
+    monkeypatch.setattr(system_module, "Recognizer", Broken)
+    with pytest.raises(TrainingError, match=r"recognizer\.unused\.weight") as caught:
+        dry_run(small(), OFTEN)
+    assert "conv1" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_training_learns(tmp_path):
+    tiny = PRESETS["tiny"]
+    recipe = replace(tiny.recipe, epochs=12, constant_epochs=8, settle_epochs=2, learning_rate=1e-3)
+    fit(replace(tiny, recipe=recipe), tmp_path, Execution(validate_every=1000))
+    with (tmp_path / METRICS_NAME).open(newline="") as file:
+        *_, last = csv.DictReader(file)
+    # Guessing reads half of the labels right.
+    assert float(last["validation_accuracy"]) > 0.8
+    assert float(last["validation_psnr"]) > 15
+
+
+# Every process stops after five steps.
+STOPPING = """
+from dtir_train.cli import main
+from dtir_train.system import System
+
+train_step = System.train_step
+
+
+def stopping(self, *arguments, **options):
+    if self.step == 5:
+        raise KeyboardInterrupt
+    return train_step(self, *arguments, **options)
+
+
+System.train_step = stopping
+main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_go_on(small, tmp_path, command, options, same):
+    configuration, run = small(steps=8, settle=3), tmp_path / "run"
+    arguments = [f"--run={run}", *options(configuration), "--save-every=3", "--log-every=1"]
+    result = command.run("fit", "tiny", *arguments, "--processes=2")
+    assert result.returncode == 0, result.stderr
+    assert load_checkpoint(run).step == 8
+    lines = (run / METRICS_NAME).read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["step", *map(str, range(1, 9))]
+    assert len(list((run / "tensorboard").iterdir())) == 1
+
+    again, script = tmp_path / "again", tmp_path / "stopping.py"
+    script.write_text(STOPPING)
+    arguments[0] = f"--run={again}"
+    result = replace(command, script=script).run("fit", "tiny", *arguments, "--processes=2")
+    assert result.returncode == 130, result.stderr
+    assert load_checkpoint(again).step == 3
+    result = command.run("resume", again, "--save-every=3", "--log-every=1", "--processes=2")
+    assert result.returncode == 0, result.stderr
+    same(run, again)
