@@ -87,10 +87,12 @@ def test_empty_folder(tmp_path: Path) -> None:
         gate_pictures(configuration(), (tmp_path,), 4)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture"])
-def test_file_that_is_no_picture(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "problem"), [(b"", "is empty"), (b"no picture", "is no picture")]
+)
+def test_file_that_is_no_picture(content: bytes, problem: str, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(PictureError, match=r"broken\.png is no picture"):
+    with pytest.raises(PictureError, match=rf"broken\.png {problem}"):
         gate_pictures(configuration(), (tmp_path / "broken.png",), 4)
 
 

@@ -283,8 +283,14 @@ def test_bench_without_rounds(dtir):
     assert "rounds" in one_error_line(err)
 
 
-def test_bench_without_a_picture(dtir, monkeypatch):
-    monkeypatch.setattr("dtir_sdk.benchmark.find_spec", lambda _: None)
-    code, _, err = dtir("bench")
-    assert code == 2
-    assert "name a picture" in one_error_line(err)
+def test_bench_without_a_picture_takes_the_sample(dtir, bundle):
+    code, out, _ = dtir("bench", "--bundle", bundle.folder, "--rounds", 1)
+    assert code == 0
+    assert "grace_hopper.jpg" in out
+
+
+def test_sample(dtir, bundle):
+    code, out, _ = dtir("run", "sample", "--bundle", bundle.folder)
+    assert code == 0
+    assert "grace_hopper.jpg: face 1" in out
+    assert Path("dtir-output/grace_hopper.png").is_file()

@@ -110,7 +110,7 @@ def test_while_settling_the_transfer_generator_stands_still_at_its_average(small
 
 
 def test_averaged_weights_follow_slowly(small):
-    system = make(small(average=0.75))
+    system = make(small(average=0.1))
     system.train_step(batch(0), RATE, settling=False)
     first = tensors(system)
     system.train_step(batch(1), RATE, settling=False)
@@ -118,7 +118,7 @@ def test_averaged_weights_follow_slowly(small):
     name = "transfer/encoder.0.0.weight"
     # The first update takes the weights as they are.
     assert torch.equal(first[f"averaged/{name}"], first[name])
-    expected = 0.75 * first[name] + 0.25 * second[name]
+    expected = 0.1 * first[name] + 0.9 * second[name]
     assert torch.allclose(second[f"averaged/{name}"], expected, atol=1e-6)
 
 

@@ -137,13 +137,15 @@ def evaluate(
     size = opened.manifest.image_size
     data = Data(secret, target, attribute or opened.manifest.attribute, align=align, limit=limit)
     train = load_secret(data, size, "train")
-    if train.label_names != opened.manifest.labels:
-        raise ConfigurationError(
-            f"{opened.folder} recognises {', '.join(opened.manifest.labels)}, the data has "
-            f"{', '.join(train.label_names)}: name the column with --attribute"
-        )
     networks = replace(PRESETS[preset].networks, image_size=size)
     tests = {name: _test_split(data, name, size) for name in secret}
+    # A source alone must have every class: its labels are positions among its own.
+    for found in (train, *tests.values()):
+        if found.label_names != opened.manifest.labels:
+            raise ConfigurationError(
+                f"{opened.folder} recognises {', '.join(opened.manifest.labels)}, the data has "
+                f"{', '.join(found.label_names)}: name the column with --attribute"
+            )
     with (
         Transfer(opened) as transfer,
         Recognizer(opened) as recognizer,

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from dtir_sdk.sources import SAMPLE_PORTRAIT
+
 
 def stream(shade: int, size: int = 40) -> bytes:
     """A PNG of one shade of grey."""
@@ -52,3 +54,15 @@ def labelled() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def portrait_bytes() -> bytes:
+    """The sample portrait, with one face."""
+    return SAMPLE_PORTRAIT.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def portrait(portrait_bytes: bytes) -> np.ndarray:
+    """The sample portrait, uint8 [H, W, 3], BGR."""
+    return cv2.imdecode(np.frombuffer(portrait_bytes, np.uint8), cv2.IMREAD_COLOR)

@@ -1,0 +1,80 @@
+"""What the README and the examples show is run as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dtir_sdk.sources import SAMPLE_PORTRAIT
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with photo.jpg and the bundled model split by role."""
+    from dtir_export.cli import main as export
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(SAMPLE_PORTRAIT, tmp_path / "photo.jpg")
+    for role in ("edge", "cloud", "authority"):
+        assert export(["--role", role, "--output", f"bundle-{role}"]) == 0
+    return tmp_path
+
+
+def test_readme_python(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dtir_sdk.faces import FaceFinder, alignment, crop_face
+    from dtir_sdk.pictures import read_picture
+
+    frame = read_picture("photo.jpg")
+    face = FaceFinder().find(frame)[0]
+    crop = crop_face(frame, alignment(face.landmarks, 128), 128)
+    names: dict[str, object] = {"aligned_face": crop}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert "male" in capsys.readouterr().out
+    assert (place / "safe.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "written"),
+    [
+        ("cartoon_of_a_photo.py", ["photo.jpg"], "cartoon.png"),
+        ("three_parties.py", [".", "photo.jpg"], "restored.png"),
+    ],
+)
+def test_example(script: str, arguments: list[str], written: str, place: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "male" in done.stdout
+    assert (place / written).stat().st_size > 0
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
+        "cartoon_of_a_photo.py",
+        "three_parties.py",
+    }
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name} links to {link}"

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import errno
+import os
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dtir_sdk.errors import DataError, OutputError
+from dtir_sdk.faces import FaceFinder, alignment
+from dtir_train.configuration import Data
+from dtir_train.datasets import load_secret, load_target
+from dtir_train.datasets.sources import Source
+
+COLUMNS = ("file", "split", "male")
+ROWS = tuple(
+    (f"{number:02}.png", "test" if number % 4 == 3 else "train", str(number % 2))
+    for number in range(12)
+)
+TRAIN = [number for number in range(12) if number % 4 != 3]
+
+
+@pytest.fixture
+def faces(tmp_path, labelled) -> Path:
+    return labelled(tmp_path / "faces", COLUMNS, ROWS, None)
+
+
+@pytest.fixture
+def nothing_is_read(monkeypatch):
+    """Makes every reading of a source's pictures fail."""
+
+    def arm() -> None:
+        def read(*_):
+            raise AssertionError("a picture was read again")
+
+        monkeypatch.setattr(Source, "read", read)
+
+    return arm
+
+
+def data_of(*paths: object, **changes) -> Data:
+    names = tuple(map(str, paths))
+    return replace(Data(names, names, align=False, validation=0.0), **changes)
+
+
+def shades(pictures) -> list[int]:
+    return [int(picture[..., :3].mean()) for picture in pictures.pictures]
+
+
+def test_pictures_labels_and_names_belong_together(faces):
+    read = load_secret(data_of(faces), 32, "train")
+    assert read.pictures.shape == (9, 32, 32, 4)
+    assert read.pictures.dtype == np.uint8
+    assert shades(read) == TRAIN
+    assert read.labels.tolist() == [number % 2 for number in TRAIN]
+    assert read.names == tuple(f"{faces}/images/{number:02}.png" for number in TRAIN)
+    assert (read.pictures[..., 3] == 255).all()
+    assert read.not_found == 0
+    assert shades(load_secret(data_of(faces), 32, "test")) == [3, 7, 11]
+
+
+def test_colours_are_rgb(tmp_path, labelled):
+    red = cv2.imencode(".png", np.full((9, 9, 3), (0, 0, 255), np.uint8))[1].tobytes()
+    rows = (("a.png", "train", "0"), ("b.png", "train", "1"))
+    path = labelled(tmp_path / "red", COLUMNS, rows, dict.fromkeys(("a.png", "b.png"), red))
+    read = load_secret(data_of(path), 32, "train")
+    assert (read.pictures == (255, 0, 0, 255)).all()
+
+
+def test_gender_gets_its_names(faces):
+    assert load_secret(data_of(faces), 32, "train").label_names == ("female", "male")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "values", "expected"),
+    [
+        ("Wavy_Hair", ("1", "0"), ("not wavy hair", "wavy hair")),
+        ("identity", ("10", "9"), ("9", "10")),
+        ("identity", ("Bob", "Ann"), ("Ann", "Bob")),
+        ("identity", ("²", "7"), ("7", "²")),
+        ("identity", ("Bob", "7"), ("7", "Bob")),
+    ],
+)
+def test_label_names_and_their_order(tmp_path, labelled, attribute, values, expected):
+    rows = tuple((f"{n}.png", "train", values[n % 2]) for n in range(4))
+    path = labelled(tmp_path / "faces", ("file", "split", attribute), rows, None)
+    read = load_secret(data_of(path, attribute=attribute.lower()), 32, "train")
+    assert read.label_names == expected
+    assert read.labels.tolist() == [1, 0, 1, 0]
+
+
+def test_labels_can_be_named(faces):
+    data = data_of(faces, labels=("her", "him"))
+    assert load_secret(data, 32, "train").label_names == ("her", "him")
+    with pytest.raises(DataError, match=r"names 3 classes .*the data has 2 \(0, 1\)"):
+        load_secret(data_of(faces, labels=("a", "b", "c")), 32, "train")
+
+
+def test_one_class_only_is_refused(tmp_path, labelled):
+    rows = (("a.png", "train", "1"), ("b.png", "test", "1"))
+    path = labelled(tmp_path / "faces", COLUMNS, rows, None)
+    with pytest.raises(DataError, match=r"`male` has one class only \(1\)"):
+        load_secret(data_of(path), 32, "train")
+
+
+def test_sources_are_joined(faces, tmp_path, labelled):
+    rows = (("x.png", "train", "2"), ("y.png", "train", "0"))
+    more = labelled(tmp_path / "more.zip", COLUMNS, rows, None)
+    read = load_secret(data_of(faces, more), 32, "train")
+    assert read.label_names == ("0", "1", "2")
+    assert shades(read) == [*TRAIN, 0, 1]
+    assert read.labels.tolist() == [*(number % 2 for number in TRAIN), 2, 0]
+
+
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_decoding_happens_once(tmp_path, labelled, nothing_is_read, name):
+    path = labelled(tmp_path / name, COLUMNS, ROWS, None)
+    first = load_secret(data_of(path), 32, "train")
+    nothing_is_read()
+    again = load_secret(data_of(path), 32, "train")
+    assert np.array_equal(first.pictures, again.pictures)
+    assert (first.names, first.label_names) == (again.names, again.label_names)
+    with pytest.raises(AssertionError, match="read again"):
+        load_secret(data_of(path), 36, "train")
+
+
+def test_decoded_pictures_are_not_kept_in_memory_and_not_writable(faces):
+    read = load_secret(data_of(faces), 32, "train")
+    assert isinstance(read.pictures, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        read.pictures[0] = 0
+
+
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_a_changed_source_is_decoded_anew(tmp_path, labelled, png, name):
+    path = labelled(tmp_path / name, COLUMNS, ROWS, None)
+    load_secret(data_of(path), 32, "train")
+    pictures = {row[0]: png(100 + number) for number, row in enumerate(ROWS)}
+    labelled(path, COLUMNS, ROWS, pictures)
+    assert shades(load_secret(data_of(path), 32, "train")) == [100 + n for n in TRAIN]
+
+
+def test_a_changed_list_is_read_anew(faces, labelled):
+    load_secret(data_of(faces), 32, "train")
+    labelled(faces, COLUMNS, [(name, split, str(1 - int(c))) for name, split, c in ROWS], None)
+    read = load_secret(data_of(faces), 32, "train")
+    assert read.labels.tolist() == [1 - number % 2 for number in TRAIN]
+
+
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_a_picture_that_is_not_a_picture_is_named(tmp_path, labelled, png, name):
+    pictures = {row[0]: png(1) for row in ROWS} | {"05.png": b"not a picture"}
+    path = labelled(tmp_path / name, COLUMNS, ROWS, pictures)
+    with pytest.raises(DataError, match=r"images/05\.png"):
+        load_secret(data_of(path), 32, "train")
+
+
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_a_missing_picture_is_named_and_nothing_is_kept(tmp_path, labelled, png, name, cache):
+    pictures = {row[0]: png(1) for row in ROWS if row[0] != "05.png"}
+    path = labelled(tmp_path / name, COLUMNS, ROWS, pictures)
+    with pytest.raises(DataError, match=r"images/05\.png is listed but cannot be read"):
+        load_secret(data_of(path), 32, "train")
+    assert not list(cache.rglob("*.npy"))
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(faces, cache, monkeypatch):
+    def save(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", save)
+        with pytest.raises(OutputError, match=r"No space left .*DTIR_CACHE"):
+            load_secret(data_of(faces), 32, "train")
+    assert not [file for file in cache.rglob("*") if file.is_file()]
+    assert len(load_secret(data_of(faces), 32, "train")) == 9
+
+
+def test_validation_pictures_are_held_out_by_name(tmp_path, labelled):
+    rows = [(f"{number}.png", "train", str(number % 2)) for number in range(200)]
+    path = labelled(tmp_path / "faces", COLUMNS, rows, None)
+    data = data_of(path, validation=0.25)
+    train, held_out = (load_secret(data, 32, split) for split in ("train", "validation"))
+    assert not set(train.names) & set(held_out.names)
+    assert len(train) + len(held_out) == 200
+    assert 25 <= len(held_out) <= 75
+    # The same pictures, whatever else is in the source.
+    fewer = labelled(tmp_path / "fewer" / "faces", COLUMNS, rows[:100], None)
+    names = [
+        Path(name).name for name in load_secret(data_of(fewer, validation=0.25), 32, "train").names
+    ]
+    assert names == [Path(name).name for name in train.names if int(Path(name).stem) < 100]
+
+
+def test_a_split_without_pictures_is_refused(tmp_path, labelled):
+    rows = [row for row in ROWS if row[1] == "train"]
+    path = labelled(tmp_path / "faces", COLUMNS, rows, None)
+    with pytest.raises(DataError, match="split test: no pictures"):
+        load_secret(data_of(path), 32, "test")
+
+
+def test_a_limit_takes_the_first_of_each_source(faces):
+    assert shades(load_secret(data_of(faces, limit=2), 32, "train")) == [0, 1]
+
+
+def test_the_target_domain_has_no_labels(faces, tmp_path, png):
+    folder, archive = tmp_path / "cartoons", tmp_path / "cartoons.zip"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png(77))
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("b.png", png(88))
+    read = load_target(data_of(faces, folder, archive, align=True), 32, "train")
+    assert shades(read) == [*TRAIN, 77, 88]
+    assert read.label_names == ()
+    assert not read.labels.any()
+
+
+def test_the_generated_pair():
+    data = data_of("generated")
+    for split, count in (("train", 512), ("validation", 64), ("test", 128)):
+        read, target = load_secret(data, 32, split), load_target(data, 32, split)
+        assert len(read) == len(target) == count
+        assert read.pictures.shape == target.pictures.shape == (count, 32, 32, 4)
+        assert read.label_names == ("disc", "square")
+    train, validation = (load_secret(data, 32, split) for split in ("train", "validation"))
+    assert not np.array_equal(train.pictures[:64], validation.pictures)
+    other = load_secret(data, 32, "train", seed=1)
+    assert not np.array_equal(train.pictures, other.pictures)
+
+
+def whitened(portrait: np.ndarray) -> bytes:
+    """The portrait's face, cut out on white."""
+    (x, y, width, height) = (int(value) for value in FaceFinder().find(portrait)[0].box)
+    mask = np.zeros(portrait.shape[:2], np.uint8)
+    centre = (x + width // 2, y + height // 2)
+    cv2.ellipse(mask, centre, (width // 2, round(height * 0.55)), 0, 0, 360, 1, -1)
+    picture = np.where(mask[..., None] == 1, portrait, 255).astype(np.uint8)
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def test_faces_are_found_and_those_cut_out_on_white_get_an_alpha(
+    tmp_path, labelled, portrait, portrait_bytes, png
+):
+    rows = (
+        ("whole.jpg", "train", "0"),
+        ("wall.png", "train", "1"),
+        ("cut.png", "train", "1"),
+    )
+    pictures = {
+        "whole.jpg": portrait_bytes,
+        "wall.png": png(200, 120),
+        "cut.png": whitened(portrait),
+    }
+    path = labelled(tmp_path / "faces", COLUMNS, rows, pictures)
+    read = load_secret(data_of(path, align=True), 64, "train")
+    assert [Path(name).name for name in read.names] == ["whole.jpg", "cut.png"]
+    assert read.not_found == 1
+    assert read.labels.tolist() == [0, 1]
+    whole, cut = read.pictures
+    assert (whole[..., 3] == 255).all()
+    # Her eyes and mouth are where they are in the other picture; around her is nothing.
+    assert (cut[24:40, 24:40, 3] == 255).all()
+    difference = np.abs(cut[24:40, 24:40, :3].astype(int) - whole[24:40, 24:40, :3])
+    assert difference.mean() < 12
+    corners = cut[[0, 0], [0, -1]]
+    assert (corners[:, :3] >= 240).all()
+    assert not corners[:, 3].any()
+
+
+def test_white_inside_of_a_face_is_no_background(tmp_path, labelled, portrait):
+    (x, y, width, height) = (int(value) for value in FaceFinder().find(portrait)[0].box)
+    painted = cv2.imdecode(np.frombuffer(whitened(portrait), np.uint8), cv2.IMREAD_COLOR)
+    cv2.circle(painted, (x + width // 2, y + height // 6), width // 12, (255, 255, 255), -1)
+    stream = cv2.imencode(".png", painted)[1].tobytes()
+    rows = (("a.png", "train", "0"), ("b.png", "train", "1"))
+    path = labelled(tmp_path / "faces", COLUMNS, rows, dict.fromkeys(("a.png", "b.png"), stream))
+    (cut, _) = load_secret(data_of(path, align=True), 64, "train").pictures
+    (face,) = FaceFinder().find(painted)
+    spot = alignment(face.landmarks, 64) @ (x + width // 2, y + height // 6, 1)
+    column, row = spot.round().astype(int)
+    assert cut[row, column].tolist() == [255, 255, 255, 255]
+    assert cut[0, 0, 3] == 0
+
+
+def test_no_face_anywhere_is_refused(tmp_path, labelled):
+    path = labelled(tmp_path / "walls", COLUMNS, ROWS, None)
+    with pytest.raises(DataError, match=r"no face found in any picture.*no-align"):
+        load_secret(data_of(path, align=True), 32, "train")

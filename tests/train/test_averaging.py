@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dtir_train.averaging import averaged_copy
+
+
+def averages(decay: float, values: list[float]) -> list[float]:
+    """What the average of a single weight is after each of its values."""
+    network = nn.Linear(1, 1, bias=False)
+    averaged, seen = averaged_copy(network, decay), []
+    for value in values:
+        nn.init.constant_(network.weight, value)
+        averaged.update_parameters(network)
+        seen.append(float(averaged.module.weight.detach()))
+    return seen
+
+
+def test_the_first_weights_are_taken_as_they_are():
+    assert averages(0.9, [7.0]) == [7.0]
+
+
+def test_the_decay_grows_up_to_its_limit():
+    # (1 + n) / (10 + n): 2/11 and 3/12, and then the limit.
+    one = 2 / 11 * 1.0 + 9 / 11 * 3.0
+    two = 3 / 12 * one + 9 / 12 * 5.0
+    three = 0.26 * two + 0.74 * 9.0
+    assert averages(0.26, [1.0, 3.0, 5.0, 9.0]) == pytest.approx([1.0, one, two, three])
+
+
+def test_statistics_are_averaged_too():
+    network = nn.BatchNorm1d(1)
+    averaged = averaged_copy(network, 0.9)
+    for mean in (0.0, 11.0):
+        network.running_mean.fill_(mean)
+        averaged.update_parameters(network)
+    assert float(averaged.module.running_mean) == pytest.approx(9.0)
+
+
+def test_the_copy_is_a_copy():
+    network = nn.Linear(2, 2)
+    averaged = averaged_copy(network, 0.9)
+    before = averaged.module.weight.clone()
+    nn.init.zeros_(network.weight)
+    assert torch.equal(averaged.module.weight, before)
