@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dtir_export.cli import main as export
+from dtir_sdk.faces import FaceFinder, alignment, crop_face
+from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 
 ROOT = Path(__file__).parents[1]
@@ -23,8 +26,6 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with photo.jpg and the bundled model split by role."""
-    from dtir_export.cli import main as export
-
     monkeypatch.chdir(tmp_path)
     shutil.copy(SAMPLE_PORTRAIT, tmp_path / "photo.jpg")
     for role in ("edge", "cloud", "authority"):
@@ -33,9 +34,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_readme_python(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dtir_sdk.faces import FaceFinder, alignment, crop_face
-    from dtir_sdk.pictures import read_picture
-
     frame = read_picture("photo.jpg")
     face = FaceFinder().find(frame)[0]
     crop = crop_face(frame, alignment(face.landmarks, 128), 128)

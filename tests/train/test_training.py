@@ -329,8 +329,11 @@ def test_a_dry_run_names_a_parameter_without_a_gradient(small, monkeypatch):
 @pytest.mark.slow
 def test_training_learns(tmp_path):
     tiny = PRESETS["tiny"]
-    recipe = replace(tiny.recipe, epochs=12, constant_epochs=8, settle_epochs=2, learning_rate=1e-3)
-    fit(replace(tiny, recipe=recipe), tmp_path, Execution(validate_every=1000))
+    recipe = replace(
+        tiny.recipe, epochs=24, constant_epochs=16, settle_epochs=4, learning_rate=2e-3
+    )
+    data = replace(tiny.data, jitter=0.0, colour_jitter=0.0)
+    fit(replace(tiny, data=data, recipe=recipe), tmp_path, Execution(validate_every=1000))
     with (tmp_path / METRICS_NAME).open(newline="") as file:
         *_, last = csv.DictReader(file)
     # Guessing reads half of the labels right.
