@@ -36,6 +36,9 @@ from dtir_train.run_folder import save_grid
 _BATCH = 16
 _GRID_COLUMNS = 8
 
+# In place of infinity, where a restored photo has not one wrong byte.
+_PSNR_CEILING = 100.0
+
 
 @dataclass(frozen=True)
 class Recognition:
@@ -257,7 +260,8 @@ def _restoration(
         restored, photo = (
             torch.from_numpy(picture.copy()).permute(0, 3, 1, 2).float() for picture in pair
         )
-        psnr.append(float(peak_signal_noise_ratio(restored, photo, data_range=255.0)))
+        decibels = float(peak_signal_noise_ratio(restored, photo, data_range=255.0))
+        psnr.append(min(decibels, _PSNR_CEILING))
         ssim.append(float(structural_similarity_index_measure(restored, photo, data_range=255.0)))  # type: ignore[arg-type]
     return Restoration(Path(name).stem, len(crops), float(np.mean(psnr)), float(np.mean(ssim)))
 

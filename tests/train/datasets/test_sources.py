@@ -261,3 +261,11 @@ def test_a_folder_of_pictures_is_a_target_domain_only(tmp_path, png):
 def test_a_folder_without_pictures_is_refused(tmp_path):
     with pytest.raises(DataError, match="no pictures there"):
         open_source(tmp_path, None)
+
+
+def test_every_twentieth_unlabelled_picture_is_for_testing(tmp_path, png):
+    for number in range(40):
+        (tmp_path / f"{number:02}.png").write_bytes(png(0))
+    splits = [entry.split for entry in open_source(tmp_path, None).entries]
+    assert splits.count("test") == 2
+    assert splits[19] == splits[39] == "test"

@@ -6,7 +6,8 @@ A source is a path, and its layout is told from what lies there:
   test), and one column a label;
 - CelebA as published: `img_align_celeba/` with `list_attr_celeba.txt` and `identity_CelebA.txt`;
 - a folder a class (PubFig as published on Kaggle: a folder a person), 80% to train, 20% to test;
-- a folder of pictures without labels (target pictures: Bitmoji, CartoonSet).
+- a folder or zip of pictures without labels (target pictures: Bitmoji, CartoonSet), of which
+  every twentieth is for testing.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def _labelled(path: Path, attribute: str | None) -> list[Entry]:
         if table is None:
             if attribute is not None:
                 raise DataError(f"{path}: the zip holds no labels.csv")
-            return [Entry(n, "train", "") for n in sorted(members) if _is_picture(n)]
+            return _unlabelled(sorted(members))
     else:
         table = (path / "labels.csv").read_bytes()
     try:
@@ -222,7 +223,16 @@ def _folder_a_class(path: Path) -> list[Entry]:
 
 def _pictures(path: Path) -> list[Entry]:
     names = sorted(str(file.relative_to(path)) for file in path.rglob("*"))
-    return [Entry(name, "train", "") for name in names if _is_picture(name)]
+    return _unlabelled(names)
+
+
+def _unlabelled(names: Sequence[str]) -> list[Entry]:
+    pictures = [name for name in names if _is_picture(name)]
+    # Every twentieth is kept from training, to judge by how well cartoons are told from it.
+    return [
+        Entry(name, "test" if index % 20 == 19 else "train", "")
+        for index, name in enumerate(pictures)
+    ]
 
 
 def _column(attribute: str, columns: Sequence[str], where: str) -> str:
