@@ -254,3 +254,29 @@ def test_a_page_without_a_baseline():
     assert "| faces | 9 | 20.00 | 0.500 |" in page
     assert "62.5%" in page
     assert "- engine: none" in page
+
+
+def test_a_fine_pattern_gives_cartoons_away(bundle, tmp_path, monkeypatch):
+    """Same colours, same shapes: one level of brightness from pixel to pixel tells."""
+    monkeypatch.setenv("DTIR_CACHE", str(tmp_path / "cache"))
+    checks = np.indices((SIZE, SIZE)).sum(axis=0)[..., np.newaxis] % 2 * 12
+
+    def flat(colour: tuple[int, int, int], pattern: np.ndarray | int) -> bytes:
+        return cv2.imencode(".png", (np.full((SIZE, SIZE, 3), colour) + pattern).astype(np.uint8))[
+            1
+        ].tobytes()
+
+    colours = [(190 - n, 90, 60 + n) if n % 2 else (60 + n, 90, 190 - n) for n in range(40)]
+    rows = [
+        (f"{n}.png", "test" if n >= 32 else "train", LABELS[0 if n % 2 else 1]) for n in range(40)
+    ]
+    photos = {f"{n}.png": flat(colour, checks) for n, colour in enumerate(colours)}
+    # The negatives of the same colours, without the pattern.
+    targets = {
+        f"{n}.png": flat(tuple(249 - part for part in colour), 0)
+        for n, colour in enumerate(colours)
+    }
+    secret = write_set(tmp_path / "secret", rows, photos)
+    target = write_set(tmp_path / "target", rows, targets)
+    document = run(bundle, secret, target, tmp_path / "output", judge_epochs=60)
+    assert document["told_apart"] > 0.9

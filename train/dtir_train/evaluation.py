@@ -299,7 +299,9 @@ def _told_apart(
     pictures = np.concatenate([cartoons, _bgr(target.pictures)])
     labels = np.repeat([0, 1], [len(cartoons), len(target)])
     both = Pictures(_rgba(pictures), labels, ("transferred", "target"), ())
-    varied = replace(data, colour_jitter=0.0, random_backgrounds=0.0)
+    # Mirrored only: resampling would wipe out the fine pattern that gives a cartoon away, and a
+    # judge that has never seen the pattern would take every cartoon for a target picture.
+    varied = replace(data, jitter=0.0, colour_jitter=0.0, random_backgrounds=0.0)
     batches = Batches(both, both, varied, _BATCH, seed=0)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
