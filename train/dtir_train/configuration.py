@@ -264,7 +264,9 @@ PRESETS: dict[PresetName, Configuration] = {
             recognizer_width=32,
         ),
         Data(),
-        Recipe(epochs=12, constant_epochs=7, settle_epochs=2),
+        # At a weight of 10 the restored photos of the validation split stopped at 22.6 dB; raised
+        # to 30 they went on to 24.2 dB.
+        Recipe(epochs=12, constant_epochs=6, settle_epochs=1, restoration_weight=30.0),
     ),
     # For tests and a first look: seconds on two cores, with the generated pair.
     "tiny": Configuration(
