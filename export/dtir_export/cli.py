@@ -82,7 +82,7 @@ def _export_checkpoint(
 ) -> None:
     # Splitting a bundle needs neither PyTorch nor onnx: they are imported here only.
     try:
-        from dtir_export.exporting import export_checkpoint  # noqa: PLC0415
+        from dtir_export.exporting import export_checkpoint
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f'{error.name} is not installed: pip install "dtir[export]"'

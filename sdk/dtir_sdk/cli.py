@@ -53,16 +53,16 @@ def run(  # noqa: D417
         faces: All faces, or the largest only (the others are covered with grey).
         photo: Show the photo and the restored photo in NAME.png.
     """
-    from dtir_sdk.job import Job, run_job  # noqa: PLC0415
+    from dtir_sdk.job import Job, run_job
 
     return run_job(Job(source, output, bundle, engine, device, precision, faces, photo))
 
 
 def info(bundle: BundleFolder = None) -> int:
     """Say what is installed, which engine would be picked and why, and show the model card."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from dtir_sdk.information import print_information  # noqa: PLC0415
+    from dtir_sdk.information import print_information
 
     return 0 if print_information(bundle, Console()) else FAILED
 
@@ -87,9 +87,9 @@ def bench(  # noqa: D417
         rounds: How often to measure.
         json: File to write the figures to.
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from dtir_sdk.benchmark import bench as run_bench  # noqa: PLC0415
+    from dtir_sdk.benchmark import bench as run_bench
 
     run_bench(
         picture,
@@ -124,10 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
     except DtirError as error:
-        print(f"dtir: error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"dtir: error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("dtir: interrupted", file=sys.stderr)  # noqa: T201
+        print("dtir: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # Python would complain again when it flushes stdout at exit.

@@ -60,7 +60,7 @@ def _print_engines(console: Console) -> bool:
     for name, problem in problems().items():
         console.print(f"  {name}: {problem or 'works'}", highlight=False, markup=False)
     if find_spec("openvino") is not None:
-        from dtir_sdk.engines.openvino import capabilities  # noqa: PLC0415
+        from dtir_sdk.engines.openvino import capabilities
 
         console.print(f"  this CPU computes: {', '.join(capabilities())}", highlight=False)
     try:

@@ -91,7 +91,7 @@ def run_job(job: Job) -> int:
             restorer = stack.enter_context(
                 Restorer(bundle, engine=job.engine, device=job.device, precision=job.precision)
             )
-        print(f"engine: {pipeline.engine}")  # noqa: T201
+        print(f"engine: {pipeline.engine}")
         worker = _Worker(job, pipeline, restorer)
         for path in sources:
             try:
@@ -100,9 +100,9 @@ def run_job(job: Job) -> int:
                 if len(sources) == 1:
                     raise
                 worker.failed.append(path)
-                print(f"dtir: error: {error}", file=sys.stderr)  # noqa: T201
+                print(f"dtir: error: {error}", file=sys.stderr)
     if worker.failed:
-        print(  # noqa: T201
+        print(
             f"dtir: {len(worker.failed)} of {len(sources)} files could not be read",
             file=sys.stderr,
         )
@@ -132,12 +132,12 @@ class _Worker:
         result.save(target.with_name(f"{target.name}_safe.png"))
         for number, face in enumerate(result.faces, 1):
             x, y, width, height = face.box
-            print(  # noqa: T201
+            print(
                 f"{path}: face {number}: {face.label} {face.confidence:.1%} "
                 f"({width}x{height} at {x},{y})"
             )
         timings = result.timings
-        print(  # noqa: T201
+        print(
             f"{path}: detect {timings.detect:.1f} ms, align {timings.align:.1f} ms, "
             f"transfer {timings.transfer:.1f} ms, recognize {timings.recognize:.1f} ms, "
             f"compose {timings.compose:.1f} ms, total {timings.total:.1f} ms"
@@ -147,7 +147,7 @@ class _Worker:
             return
         sheet = target.with_name(f"{target.name}.png")
         write_picture(sheet, self._side_by_side(frame, result))
-        print(f"{path}: wrote {sheet}")  # noqa: T201
+        print(f"{path}: wrote {sheet}")
 
     def _side_by_side(self, frame: Picture, result: Result) -> Picture:
         columns: list[tuple[str, Sequence[Picture]]] = []
@@ -180,14 +180,14 @@ class _Worker:
                     counts[face.label] = counts.get(face.label, 0) + 1
                 frames += 1
         found = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
-        print(f"{path}: {frames} frames; faces: {found or 'none'}")  # noqa: T201
-        print(f"{path}: wrote {film} and {lines}")  # noqa: T201
+        print(f"{path}: {frames} frames; faces: {found or 'none'}")
+        print(f"{path}: wrote {film} and {lines}")
         if not counts:
             self._no_face(path, "no face was found in any frame")
 
     def _no_face(self, path: Path, text: str) -> None:
         self.faceless.append(path)
-        print(f"dtir: {path}: {text}", file=sys.stderr)  # noqa: T201
+        print(f"dtir: {path}: {text}", file=sys.stderr)
 
     def _document(self, path: Path, result: Result) -> dict[str, Any]:
         manifest = self.pipeline.bundle.manifest

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> None:
     # Here and not above, so that without PyTorch there is a line that says what to install.
     try:
-        from dtir_train.commands import app  # noqa: PLC0415
+        from dtir_train.commands import app
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f'{error.name} is not installed: pip install "dtir[train]"'

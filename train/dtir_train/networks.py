@@ -11,7 +11,6 @@ published ImageNet weights load with ``load_state_dict``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -221,13 +220,11 @@ def initialise(network: nn.Module) -> None:
     """Draws fresh weights in place: N(0, 0.02) for generators and discriminators (CycleGAN),
     He's fan-out rule for the recognizer (torchvision).
     """
-    draw: Callable[[Tensor], object]
-    if isinstance(network, Recognizer):
-        draw = lambda weight: nn.init.kaiming_normal_(weight, mode="fan_out")  # noqa: E731
-    else:
-        draw = lambda weight: nn.init.normal_(weight, 0.0, 0.02)  # noqa: E731
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            draw(module.weight)
+            if isinstance(network, Recognizer):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            else:
+                nn.init.normal_(module.weight, 0.0, 0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -52,7 +52,7 @@ def problem(device: Device) -> Problem | None:
 
 
 def _cuda_problem() -> Problem | None:
-    import onnxruntime  # noqa: PLC0415
+    import onnxruntime
 
     if _CUDA not in onnxruntime.get_available_providers():
         return Problem("the onnxruntime that is installed has no CUDA", _REMEDY)
@@ -120,7 +120,7 @@ class OnnxRuntimeEngine(Engine):
 def _session(
     data: bytes, device: Device, threads: int | None, *, tf32: bool = True
 ) -> onnxruntime.InferenceSession:
-    import onnxruntime  # noqa: PLC0415
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     # Spinning threads take the processor from the camera and the rest of the application.

@@ -37,7 +37,7 @@ def problem(device: Device) -> Problem | None:
 
 def capabilities() -> tuple[str, ...]:
     """Returns what the CPU computes natively, in OpenVINO's words, such as `BF16`."""
-    import openvino  # noqa: PLC0415
+    import openvino
 
     return tuple(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
@@ -62,7 +62,7 @@ class OpenVinoEngine(Engine):
     def __init__(
         self, graph: Graph, choice: Choice, precision: Precision, threads: int | None
     ) -> None:
-        import openvino  # noqa: PLC0415
+        import openvino
 
         self._openvino = openvino
         self._core = openvino.Core()
