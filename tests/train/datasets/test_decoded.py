@@ -203,6 +203,11 @@ def test_a_split_without_pictures_is_refused(tmp_path, labelled):
         load_secret(data_of(path), 32, "test")
 
 
+def test_too_few_pictures_to_hold_any_out_is_an_error_that_says_how(faces):
+    with pytest.raises(DataError, match=r"hold out more with --data\.validation"):
+        load_secret(data_of(faces, validation=0.0001), 32, "validation")
+
+
 def test_a_limit_takes_the_first_of_each_source(faces):
     assert shades(load_secret(data_of(faces, limit=2), 32, "train")) == [0, 1]
 

@@ -139,7 +139,8 @@ def _joined(
     parts: list[_Part], names: tuple[str, ...], values: tuple[str, ...], where: str
 ) -> Pictures:
     if not parts:
-        raise DataError(f"{where}: no pictures")
+        hint = ": hold out more with --data.validation" if where.endswith("validation") else ""
+        raise DataError(f"{where}: no pictures{hint}")
     stacks = [part.pictures for part in parts]
     pictures = stacks[0] if len(stacks) == 1 else np.concatenate(stacks)
     positions = {value: position for position, value in enumerate(values)}
