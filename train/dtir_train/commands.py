@@ -49,7 +49,7 @@ app = tyro.extras.SubcommandApp()
 def fit_command(arguments: Annotated[PresetFit, tyro.conf.arg(name="")]) -> None:
     """Train the four networks on a secret and a target domain, into a new run folder."""
     if arguments.dry_run:
-        print("\n".join(dry_run(arguments.configuration, arguments.execution)))  # noqa: T201
+        print("\n".join(dry_run(arguments.configuration, arguments.execution)))
     else:
         fit(arguments.configuration, arguments.run, arguments.execution)
 

@@ -25,7 +25,8 @@ from torchmetrics.functional.image import (
 )
 
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer, __version__
-from dtir_sdk.errors import ConfigurationError, OutputError
+from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.files import write_atomically
 from dtir_train.channel import from_bytes
 from dtir_train.classifier import predict, train_classifier
 from dtir_train.configuration import PRESETS, Data, Networks, PresetName
@@ -271,17 +272,22 @@ def _photo_baseline(
 ) -> RecognizerNetwork | None:
     if epochs <= 0:
         return None
+    return _trained_on(train, data, networks, epochs, "training the recognizer on photos")
+
+
+def _trained_on(
+    pictures: Pictures, data: Data, networks: Networks, epochs: float, task: str
+) -> RecognizerNetwork:
+    """Trains a recognizer to tell the labels of pictures, varied as `data` says."""
     # Target pictures are not used: any set fills their place in a batch.
-    batches = Batches(train, train, data, _BATCH, seed=0)
+    batches = Batches(pictures, pictures, data, _BATCH, seed=0)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         drawn = batches[step]
         return drawn.photos, drawn.labels
 
     steps = max(1, round(epochs * batches.steps_an_epoch))
-    return train_classifier(
-        networks, len(train.label_names), batch, steps, "training the recognizer on photos"
-    )
+    return train_classifier(networks, len(pictures.label_names), batch, steps, task)
 
 
 def _told_apart(
@@ -302,14 +308,7 @@ def _told_apart(
     # Mirrored only: resampling would wipe out the fine pattern that gives a cartoon away, and a
     # judge that has never seen the pattern would take every cartoon for a target picture.
     varied = replace(data, jitter=0.0, colour_jitter=0.0, random_backgrounds=0.0)
-    batches = Batches(both, both, varied, _BATCH, seed=0)
-
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        drawn = batches[step]
-        return drawn.photos, drawn.labels
-
-    steps = max(1, round(epochs * batches.steps_an_epoch))
-    judge = train_classifier(networks, 2, batch, steps, "training the judge of cartoons")
+    judge = _trained_on(both, varied, networks, epochs, "training the judge of cartoons")
     shown = np.concatenate(list(test_cartoons.values()))
     shown = shown[_evenly(len(shown), len(held_out))]
     read = predict(judge, _tensor(np.concatenate([shown, held_out]))).numpy()
@@ -350,10 +349,6 @@ def _conditions(engine: str) -> dict[str, str]:
 
 
 def _write(evaluation: Evaluation, output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(evaluation), indent=2) + "\n"
-        (output / "evaluation.json").write_text(text)
-        (output / "evaluation.md").write_text(to_markdown(evaluation))
-    except OSError as error:
-        raise OutputError(f"{output}: the results could not be written ({error})") from error
+    text = json.dumps(asdict(evaluation), indent=2) + "\n"
+    write_atomically(output / "evaluation.json", text.encode())
+    write_atomically(output / "evaluation.md", to_markdown(evaluation).encode())
