@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from dtir_sdk.errors import ConfigurationError, OutputError
-from dtir_sdk.files import write_atomically
 from dtir_train.channel import to_bytes
 from dtir_train.configuration import Configuration
 
@@ -28,8 +27,14 @@ def write_configuration(folder: Path, configuration: Configuration) -> None:
     Raises:
         OutputError: where the folder cannot be written.
     """
-    text = json.dumps(configuration.to_json(), indent=2) + "\n"
-    write_atomically(folder / CONFIGURATION_NAME, text.encode())
+    path = folder / CONFIGURATION_NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(configuration.to_json(), indent=2) + "\n")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written ({error})") from error
 
 
 def read_configuration(folder: Path) -> Configuration:
@@ -120,4 +125,8 @@ def save_grid(rows: list[Tensor], path: Path) -> None:
     strips = [torch.cat(list(to_bytes(row)), dim=2) for row in rows]
     picture = torch.cat(strips, dim=1).permute(1, 2, 0).cpu().numpy()[..., ::-1]
     _, stream = cv2.imencode(".png", np.ascontiguousarray(picture))
-    write_atomically(path, stream.data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(stream.tobytes())
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written ({error})") from error
