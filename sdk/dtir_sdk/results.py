@@ -51,6 +51,10 @@ class Face:
         probabilities: every label's probability.
         cartoon: uint8 [S, S, 3], in the pipeline's colour order (BGR unless asked otherwise).
         landmarks: float32 [5, 2], x and y in pixels of the frame: eyes, nose tip, mouth corners.
+        track: number of the person in a video or a live stream, from 1, the same from frame to
+            frame; None in a picture.
+        seen: whether the detector found the face in this very frame; False where it is covered
+            at the place where it should be by now.
     """
 
     box: tuple[int, int, int, int]
@@ -59,6 +63,23 @@ class Face:
     probabilities: Mapping[str, float]
     cartoon: Picture = field(repr=False)
     landmarks: NDArray[np.float32] = field(repr=False)
+    track: int | None = None
+    seen: bool = True
+
+
+@dataclass(frozen=True)
+class FrameStamp:
+    """Which frame of a video or a live stream it was, and when.
+
+    Attributes:
+        number: from 0; frames that were dropped count too.
+        seconds: its time in the video or since the stream's first frame, never decreasing.
+        captured: `time.perf_counter()` when it was taken from its source.
+    """
+
+    number: int
+    seconds: float
+    captured: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +92,14 @@ class Result:
             by its cartoon; a grey card where none was found.
         timings: how long it took.
         color: order of the channels of `image` and of the cartoons.
+        stamp: which frame it was; None for a picture.
     """
 
     faces: tuple[Face, ...]
     image: Picture = field(repr=False)
     timings: Timings
     color: Color = "bgr"
+    stamp: FrameStamp | None = None
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes `image` to a file, whole or not at all.
@@ -100,11 +123,15 @@ class Result:
                     label: round(value, 6) for label, value in face.probabilities.items()
                 },
                 "landmarks": np.round(face.landmarks.astype(float), 2).tolist(),
+                **({} if face.track is None else {"track": face.track, "seen": face.seen}),
             }
             for face in self.faces
         ]
         timings = {part: round(value, 3) for part, value in asdict(self.timings).items()}
-        return {"faces": faces, "timings_ms": timings}
+        frame: dict[str, Any] = {}
+        if self.stamp is not None:
+            frame = {"frame": self.stamp.number, "seconds": round(self.stamp.seconds, 6)}
+        return {**frame, "faces": faces, "timings_ms": timings}
 
     def to_json(self) -> str:
         """Returns everything but the pictures as one line of JSON."""

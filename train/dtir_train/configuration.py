@@ -118,6 +118,8 @@ class Recipe:
         adversarial_weight: of the adversarial loss in the generators' total.
         recognition_weight: of the recognition loss.
         restoration_weight: of the restoration loss.
+        similarity_weight: of the dissimilarity, 1 - SSIM, that is added to the paper's three
+            losses; 0 leaves it out.
         average: decay of the averaged weights (EMA), in [0, 1); 0 turns averaging off.
         round_to_bytes: round cartoons to bytes before the recognizer and the restore generator.
         jpeg_quality: also send cartoons through JPEG of this quality, 1 to 100; None does not.
@@ -134,6 +136,7 @@ class Recipe:
     adversarial_weight: float = 1.0
     recognition_weight: float = 1.0
     restoration_weight: float = 10.0
+    similarity_weight: float = 0.0
     average: float = 0.999
     round_to_bytes: bool = True
     jpeg_quality: int | None = None
@@ -151,7 +154,12 @@ class Recipe:
             raise ConfigurationError("batch_size and learning_rate must be above 0")
         if not 0.0 <= self.average < 1.0 or not 0.0 <= self.beta1 < 1.0:
             raise ConfigurationError("average and beta1 must be from 0 to below 1")
-        weights = (self.adversarial_weight, self.recognition_weight, self.restoration_weight)
+        weights = (
+            self.adversarial_weight,
+            self.recognition_weight,
+            self.restoration_weight,
+            self.similarity_weight,
+        )
         if not all(0 <= weight < math.inf for weight in weights):
             raise ConfigurationError("the weights of the losses must not be negative")
         if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
@@ -167,12 +175,15 @@ class Configuration:
         data: the two domains.
         recipe: how to train.
         seed: of weights, batches and augmentation; the same seed gives the same run.
+        start_from: checkpoint, or folder of a run, whose weights the networks start from; the
+            recognizer only where it reads the same labels. None starts from random weights.
     """
 
     networks: Networks = field(default_factory=Networks)
     data: Data = field(default_factory=Data)
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
+    start_from: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 63:
@@ -204,11 +215,14 @@ class Configuration:
         try:
             if type(values["seed"]) is not int:
                 raise TypeError(f"seed is {values['seed']!r}")
+            if not _fits(values.get("start_from"), str | None):
+                raise TypeError(f"start_from is {values['start_from']!r}")
             return cls(
                 _section(Networks, values["networks"]),
                 _section(Data, values["data"]),
                 _section(Recipe, values["recipe"]),
                 values["seed"],
+                values.get("start_from"),
             )
         except (KeyError, TypeError) as error:
             raise ConfigurationError(f"{where}: broken configuration ({error})") from error

@@ -36,7 +36,8 @@ class StepMetrics:
         adversarial: the transfer generator's adversarial loss.
         recognition: cross-entropy of the labels.
         restoration: mean absolute difference, pictures in [-1, 1].
-        total: weighted sum of the generators' three.
+        dissimilarity: 1 - SSIM of photo and restored photo; 0 where the recipe leaves it out.
+        total: weighted sum of the generators' losses.
         accuracy: share of labels read right from this batch's cartoons, in [0, 1].
     """
 
@@ -44,6 +45,7 @@ class StepMetrics:
     adversarial: Tensor
     recognition: Tensor
     restoration: Tensor
+    dissimilarity: Tensor
     total: Tensor
     accuracy: Tensor
 
@@ -124,6 +126,7 @@ class System:
             losses.adversarial.detach(),
             losses.recognition.detach(),
             losses.restoration.detach(),
+            losses.dissimilarity.detach(),
             losses.total.detach(),
             (logits.argmax(dim=1) == batch.labels).float().mean(),
         )
@@ -167,6 +170,28 @@ class System:
                 "changed, train again or use an earlier one"
             ) from error
         self.step = checkpoint.step
+
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Takes over the weights of another run, averaged where it averaged them.
+
+        The recognizer keeps its random weights where the other run's reads other labels.
+
+        Raises:
+            ConfigurationError: where the networks are of other sizes.
+        """
+        for name, network in self._plain.items():
+            if name == "recognizer" and checkpoint.labels != self.labels:
+                continue
+            weights = checkpoint.tensors.get(f"averaged/{name}") or checkpoint.tensors.get(name, {})
+            try:
+                network.load_state_dict(dict(weights))
+            except RuntimeError as error:
+                raise ConfigurationError(
+                    f"start_from {self.configuration.start_from}: its {name} is of another size "
+                    "than this configuration's: choose the preset that it was trained with"
+                ) from error
+            if name in self._averaged:
+                self._averaged[name].module.load_state_dict(network.state_dict())
 
     def parameters_without_gradient(self) -> list[str]:
         """Names the parameters that the last step gave no gradient, or one that is not finite."""

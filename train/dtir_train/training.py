@@ -152,6 +152,8 @@ def _train(configuration: Configuration, folder: Path, execution: Execution) -> 
                 f"{checkpoint} belongs to another configuration than {folder}/configuration.json"
             )
         system.resume(saved)
+    elif configuration.start_from is not None:
+        system.start_from(load_checkpoint(Path(configuration.start_from)))
     size = configuration.networks.image_size
     held_out = _validation_pictures(configuration, size)
     schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
