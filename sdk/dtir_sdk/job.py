@@ -28,8 +28,9 @@ from dtir_sdk.faces import alignment, crop_face
 from dtir_sdk.files import replacing, write_atomically
 from dtir_sdk.parties import Restorer
 from dtir_sdk.pictures import Picture, read_picture, write_picture
-from dtir_sdk.pipeline import Faces, Pipeline
+from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.results import Result
+from dtir_sdk.session import Faces
 from dtir_sdk.sources import find_sources, is_video
 from dtir_sdk.videos import VideoReader, writing
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from time import perf_counter
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import TYPE_CHECKING, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle
-from dtir_sdk.drawing import neutral_card
+from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.engines import EngineInfo
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
-from dtir_sdk.faces import FaceFinder, alignment, crop_face, paste_face
+from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from dtir_sdk.parties import Recognizer, Transfer
 from dtir_sdk.pictures import Color, Picture, check_color, check_picture, read_picture, swap_colors
 from dtir_sdk.results import Face, Result, Timings
+from dtir_sdk.session import Faces, Following, VideoSession
 from dtir_sdk.sources import find_sources, is_video
 from dtir_sdk.videos import VideoReader
 
-Faces = Literal["all", "largest"]
+if TYPE_CHECKING:
+    from dtir_sdk.capture import Source
+    from dtir_sdk.live import LiveRun, Stream
 
 
 class Pipeline:
@@ -42,6 +45,8 @@ class Pipeline:
         precision: `auto`, `bf16` or `f32`, the arithmetic.
         faces: `all`, or `largest` for the largest face only; the others are then covered in
             `Result.image` with grey.
+        surround: what `Result.image` shows around the faces: the frame itself (`keep`), the frame
+            blurred beyond recognition (`blur`), or grey (`blank`).
         color: order of the channels of the frames taken and the pictures given.
         threads: CPU threads of the engines; None leaves it to them.
         confidence: least score of a face in [0, 1].
@@ -69,6 +74,7 @@ class Pipeline:
         device: str = "auto",
         precision: str = "auto",
         faces: Faces = "all",
+        surround: Surround = "keep",
         color: Color = "bgr",
         threads: int | None = None,
         confidence: float = 0.6,
@@ -76,6 +82,10 @@ class Pipeline:
         check_color(color)
         if faces not in get_args(Faces):
             raise ConfigurationError(f"faces must be 'all' or 'largest', not {faces!r}")
+        if surround not in get_args(Surround):
+            raise ConfigurationError(
+                f"surround must be 'keep', 'blur' or 'blank', not {surround!r}"
+            )
         if not 0 <= confidence <= 1:
             raise ConfigurationError(f"confidence must be in [0, 1], not {confidence}")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
@@ -87,9 +97,11 @@ class Pipeline:
                 "recognizer; use Transfer, Recognizer or Restorer alone"
             )
         self._size = manifest.image_size
-        self._color = color
+        self._color: Color = color
         self._closed = False
-        self._largest = faces == "largest"
+        self._faces: Faces = faces
+        self._surround: Surround = surround
+        self._confidence = confidence
         self._finder = FaceFinder(confidence)
         self._transfer = Transfer(
             self.bundle, engine=engine, device=device, precision=precision, threads=threads
@@ -128,7 +140,7 @@ class Pipeline:
             picture = swap_colors(picture)
         found = self._finder.find(picture)
         detected = perf_counter()
-        wanted = found[:1] if self._largest else found
+        wanted = found[:1] if self._faces == "largest" else found
         transforms = [alignment(face.landmarks, self._size) for face in found]
         crops = self._cut(picture, transforms[: len(wanted)])
         aligned = perf_counter()
@@ -136,7 +148,11 @@ class Pipeline:
         transferred = perf_counter()
         recognitions, recognizer_engine = self._recognizer.timed(cartoons)
         recognized = perf_counter()
-        image = self._compose(picture, transforms, cartoons)
+        covers = [
+            Cover(transform, cartoons[n] if n < len(cartoons) else None)
+            for n, transform in enumerate(transforms)
+        ]
+        image = compose(picture, covers, self._surround, self._size)
         if self._color == "rgb":
             image = swap_colors(image)
             cartoons = swap_colors(cartoons)
@@ -197,6 +213,82 @@ class Pipeline:
                     raise
                 on_error(str(path), error)
 
+    def video(self, following: Following | None = None) -> VideoSession:
+        """Makes a session for the frames of one video, in order, with their times.
+
+        It keeps people apart by `Face.track`, steadies places and labels, and keeps a face
+        covered that is lost for a moment.
+
+        Args:
+            following: how faces are followed; None is the default.
+
+        Examples:
+            >>> from dtir_sdk.pictures import read_picture
+            >>> frame = read_picture(portrait)
+            >>> with Pipeline(bundle_folder) as pipeline:
+            ...     session = pipeline.video()
+            ...     [session(frame, seconds).faces[0].track for seconds in (0.0, 0.04, 0.08)]
+            [1, 1, 1]
+        """
+        return VideoSession(
+            self._transfer,
+            self._recognizer,
+            size=self._size,
+            faces=self._faces,
+            color=self._color,
+            surround=self._surround,
+            confidence=self._confidence,
+            following=following or Following(),
+        )
+
+    def stream(
+        self,
+        source: Source | str | int | PathLike[str] | Iterable[Picture],
+        following: Following | None = None,
+    ) -> Stream:
+        """Works through a camera, a stream, a video or pictures, in threads that overlap.
+
+        Args:
+            source: what `capture.Source.open` takes, or a source that it opened. Of a live one
+                the newest frame is taken and the others are dropped; of a file none is lost. It
+                is closed with the stream.
+            following: how faces are followed; None is the default.
+
+        Returns:
+            An iterator over results, that is best used in a `with` statement.
+
+        Raises:
+            CaptureError: the source cannot be opened.
+            PictureError: the same, of a file.
+        """
+        from dtir_sdk.capture import Source
+        from dtir_sdk.live import Stream
+
+        opened = source if isinstance(source, Source) else Source.open(source)
+        return Stream(self.video(following), opened)
+
+    def live(
+        self,
+        source: Source | str | int | PathLike[str] | Iterable[Picture],
+        callback: Callable[[Result], None],
+        following: Following | None = None,
+    ) -> LiveRun:
+        """Works through a source in the background and calls back with every result.
+
+        Args:
+            source: as for `stream`.
+            callback: called in a thread of the run; an error of its ends the run, and is raised
+                by `LiveRun.join`.
+            following: how faces are followed; None is the default.
+
+        Raises:
+            CaptureError: the source cannot be opened.
+            PictureError: the same, of a file.
+        """
+        from dtir_sdk.live import LiveRun
+
+        return LiveRun(self.stream(source, following), callback)
+
     def close(self) -> None:
         """Frees the engines; may be called again. Calls after it raise `EngineError`."""
         self._closed = True
@@ -212,19 +304,6 @@ class Pipeline:
         for crop, transform in zip(crops, transforms, strict=True):
             crop[:] = crop_face(picture, transform, self._size)
         return crops
-
-    def _compose(
-        self, picture: Picture, transforms: Sequence[NDArray[np.float64]], cartoons: Picture
-    ) -> Picture:
-        """Covers every face: with its cartoon, or with grey where it has none."""
-        if not transforms:
-            return neutral_card(*picture.shape[:2])
-        image = picture.copy()
-        for transform in transforms[len(cartoons) :]:
-            paste_face(image, neutral_card(self._size, self._size, ""), transform)
-        for cartoon, transform in zip(cartoons, transforms, strict=False):
-            paste_face(image, cartoon, transform)
-        return image
 
     def __enter__(self) -> Self:
         return self

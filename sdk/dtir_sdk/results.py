@@ -39,6 +39,11 @@ class Timings:
     transfer_engine: float
     recognizer_engine: float
 
+    @classmethod
+    def none(cls) -> Timings:
+        """Of a frame with which nothing was done."""
+        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Face:
@@ -53,8 +58,8 @@ class Face:
         landmarks: float32 [5, 2], x and y in pixels of the frame: eyes, nose tip, mouth corners.
         track: number of the person in a video or a live stream, from 1, the same from frame to
             frame; None in a picture.
-        seen: whether the detector found the face in this very frame; False where it is covered
-            at the place where it should be by now.
+        seen: whether the detector found the face when it last looked; False where its last
+            cartoon covers the place where it should be by now.
     """
 
     box: tuple[int, int, int, int]

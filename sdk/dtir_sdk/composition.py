@@ -1,0 +1,71 @@
+"""Composes the picture that is safe to show: every face covered, its surroundings as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dtir_sdk.drawing import neutral_card
+from dtir_sdk.faces import paste_face
+from dtir_sdk.pictures import Picture
+
+Surround = Literal["keep", "blur", "blank"]
+
+# A blurred frame keeps this many pixels on its longer side: people are shapes then.
+_BLURRED_SIDE = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """What is laid over a face.
+
+    Attributes:
+        transform: float64 [2, 3], frame pixels to crop pixels, as from `faces.alignment`.
+        cartoon: uint8 [S, S, 3]; None covers with grey.
+    """
+
+    transform: NDArray[np.float64]
+    cartoon: Picture | None
+
+
+def compose(picture: Picture, covers: Sequence[Cover], surround: Surround, size: int) -> Picture:
+    """Lays covers over the faces of a frame.
+
+    Args:
+        picture: uint8 [H, W, 3], not written to.
+        covers: one for every face; earlier ones, the larger faces, lie on top.
+        surround: what to do with the frame around them: `keep` it, `blur` it beyond recognition
+            or make it `blank`.
+        size: side of the crops in pixels.
+
+    Returns:
+        uint8 [H, W, 3], the caller's own; a grey card where there is no cover, since a face may
+        have been missed.
+    """
+    if not covers:
+        return neutral_card(*picture.shape[:2])
+    image = _surroundings(picture, surround)
+    for cover in reversed(covers):
+        cartoon = cover.cartoon
+        if cartoon is None:
+            cartoon = neutral_card(size, size, "")
+        paste_face(image, cartoon, cover.transform)
+    return image
+
+
+def _surroundings(picture: Picture, surround: Surround) -> Picture:
+    height, width = picture.shape[:2]
+    if surround == "keep":
+        return picture.copy()
+    if surround == "blank":
+        return neutral_card(height, width, "")
+    scale = min(1.0, _BLURRED_SIDE / max(height, width))
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    reduced = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+    blurred = cv2.resize(reduced, (width, height), interpolation=cv2.INTER_LINEAR)
+    return blurred.astype(np.uint8, copy=False)

@@ -1,0 +1,288 @@
+"""Runs a source through a video session in threads that overlap; the newest frame comes first."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from dtir_sdk.capture import Captured, Source
+from dtir_sdk.drawing import neutral_card
+from dtir_sdk.handoff import Closed, Handoff
+from dtir_sdk.results import Result, Timings
+from dtir_sdk.session import Look, VideoSession
+
+# Latencies of this many frames are kept to tell the percentiles by.
+_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a stream has done so far.
+
+    Attributes:
+        frames: results given.
+        dropped: frames that a live source took and that were passed over for newer ones.
+        rate: results a second, from the first to the last.
+        latency_p50: median of the time from a frame's capture to its result, in milliseconds.
+        latency_p95: 95th percentile of the same.
+    """
+
+    frames: int
+    dropped: int
+    rate: float
+    latency_p50: float
+    latency_p95: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.frames} frames, {self.dropped} dropped, {self.rate:.1f} a second, "
+            f"latency p50 {self.latency_p50:.1f} ms, p95 {self.latency_p95:.1f} ms"
+        )
+
+
+class Stream:
+    """The results of a source, in order; made by `Pipeline.stream`.
+
+    Reading the source, looking for faces, and covering them run in threads of their own, a frame
+    each. Of a live source a frame is taken only when there is room for it, so that none waits for
+    an older one; of a file none is lost. An error of any part is raised to the one who iterates,
+    after the results from before it.
+
+    For one taking thread; `pause`, `resume` and `close` may be called from any.
+
+    Args:
+        session: fresh, for this stream alone.
+        source: open; closed with the stream.
+    """
+
+    def __init__(self, session: VideoSession, source: Source) -> None:
+        self.source = source
+        self._session = session
+        self._looks: Handoff[Look | Result] = Handoff(newest=False)
+        self._results: Handoff[Result] = Handoff(newest=source.live)
+        self._shutter = threading.Condition()
+        self._paused = self._closed = False
+        self._moved = -math.inf
+        self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
+        self._frames = 0
+        self._first = self._last = 0.0
+        self._threads = [
+            threading.Thread(target=self._look, name="dtir-look", daemon=True),
+            threading.Thread(target=self._cover, name="dtir-cover", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __iter__(self) -> Iterator[Result]:
+        return self
+
+    def __next__(self) -> Result:
+        """Waits for the next result.
+
+        Raises:
+            StopIteration: the source has ended, or the stream was closed.
+            DtirError: the source or an engine failed.
+        """
+        while True:
+            try:
+                result = self._results.get()
+            except Closed:
+                self.close()
+                raise StopIteration from None
+            except BaseException:
+                self.close()
+                raise
+            if self._may_show(result):
+                self._count(result)
+                return result
+
+    def pause(self) -> None:
+        """Shuts the privacy shutter: once this returns, no picture from before is given any more.
+
+        A live source gives grey cards meanwhile; a file stands still.
+        """
+        self._move_shutter(paused=True)
+
+    def resume(self) -> None:
+        """Opens the shutter; of a live source only what is captured from now on is given."""
+        self._move_shutter(paused=False)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was done so far."""
+        p50, p95 = np.percentile(list(self._latencies) or [0.0], (50, 95))
+        span = self._last - self._first
+        rate = (self._frames - 1) / span if span > 0 else 0.0
+        dropped = self.source.dropped + self._results.dropped
+        return Statistics(self._frames, dropped, rate, float(p50), float(p95))
+
+    def close(self) -> None:
+        """Ends the threads and closes the source; may be called again, and while one waits."""
+        with self._shutter:
+            self._closed = True
+            self._shutter.notify_all()
+        self._looks.close()
+        self._results.close()
+        self.source.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _move_shutter(self, paused: bool) -> None:
+        with self._shutter:
+            self._paused = paused
+            self._moved = perf_counter()
+            self._shutter.notify_all()
+
+    def _may_show(self, result: Result) -> bool:
+        with self._shutter:
+            if self.source.live:
+                return result.stamp is None or result.stamp.captured > self._moved
+            self._shutter.wait_for(lambda: self._closed or not self._paused)
+            return not self._closed
+
+    def _count(self, result: Result) -> None:
+        self._last = perf_counter()
+        if self._frames == 0:
+            self._first = self._last
+        self._frames += 1
+        if result.stamp is not None:
+            self._latencies.append(1e3 * (self._last - result.stamp.captured))
+
+    def _look(self) -> None:
+        try:
+            frames = iter(self.source)
+            while True:
+                self._looks.wait_until_free()
+                captured = next(frames, None)
+                if captured is None:
+                    break
+                self._looks.put(self._looked_at(captured))
+            self._looks.finish()
+        except Closed:
+            self._looks.finish()
+        except BaseException as error:
+            self._looks.finish(error)
+
+    def _looked_at(self, captured: Captured) -> Look | Result:
+        with self._shutter:
+            shut = self._paused and self.source.live
+        if not shut:
+            return self._session.look(captured.picture, captured.stamp)
+        height, width = captured.picture.shape[:2]
+        card = neutral_card(height, width, "paused")
+        return Result((), card, Timings.none(), self._session.color, captured.stamp)
+
+    def _cover(self) -> None:
+        try:
+            while True:
+                look = self._looks.get()
+                result = look if isinstance(look, Result) else self._session.cover(look)
+                self._results.put(result)
+        except Closed:
+            self._results.finish()
+        except BaseException as error:
+            self._looks.close()
+            self._results.finish(error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class LiveRun:
+    """A stream that calls back with every result, from a thread of its own; see `Pipeline.live`.
+
+    In a `with` statement it is stopped at the end of the block.
+
+    Args:
+        stream: fresh; closed with the run.
+        callback: called with every result, one at a time.
+    """
+
+    def __init__(self, stream: Stream, callback: Callable[[Result], None]) -> None:
+        self._stream = stream
+        self._callback = callback
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="dtir-live", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits for the end of the source.
+
+        Args:
+            timeout: seconds to wait at most; None waits as long as it takes.
+
+        Returns:
+            Whether the run has ended.
+
+        Raises:
+            DtirError: the source or an engine failed.
+            BaseException: what the callback raised.
+        """
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return True
+
+    def stop(self) -> None:
+        """Ends the run, after the callback that is under way; raises what `join` does.
+
+        Called by the callback itself, it ends the run without waiting.
+        """
+        self._stream.close()
+        if threading.current_thread() is not self._thread:
+            self.join()
+
+    def pause(self) -> None:
+        """Shuts the privacy shutter; see `Stream.pause`."""
+        self._stream.pause()
+
+    def resume(self) -> None:
+        """Opens the privacy shutter; see `Stream.resume`."""
+        self._stream.resume()
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was done so far."""
+        return self._stream.statistics
+
+    def _run(self) -> None:
+        try:
+            with self._stream as results:
+                for result in results:
+                    self._callback(result)
+        except BaseException as error:
+            self._error = error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+        if error is None:
+            self.join()
+        else:
+            self._thread.join()

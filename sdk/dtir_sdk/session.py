@@ -1,0 +1,259 @@
+"""A video's frames, one after the other: faces are followed, places and labels are steadied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtir_sdk.composition import Cover, Surround, compose
+from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.faces import FaceFinder, FoundFace, alignment, crop_face
+from dtir_sdk.parties import Recognizer, Transfer
+from dtir_sdk.pictures import Color, Picture, check_picture, swap_colors
+from dtir_sdk.results import Face, FrameStamp, Result, Timings
+from dtir_sdk.tracking import TrackedFace, Tracker
+
+Faces = Literal["all", "largest"]
+
+# A person who was found once is followed down to this score.
+_LEAST_CONFIDENCE = 0.3
+# Labels are averaged over about this many seconds.
+_LABEL_SECONDS = 0.4
+# A face that is not seen may have moved: its cover grows by so much a second, up to twice.
+_GROWTH = 1.5
+
+
+@dataclass(frozen=True)
+class Following:
+    """How faces are followed through a video.
+
+    Attributes:
+        detect_every: look for faces in every n-th frame; in those between, a face that is new is
+            not covered yet.
+        hold: seconds for which a face that is no longer found stays covered.
+
+    Raises:
+        ConfigurationError: a value is out of range.
+    """
+
+    detect_every: int = 1
+    hold: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.detect_every < 1:
+            raise ConfigurationError(f"detect_every must be 1 or more, not {self.detect_every}")
+        if not 0 <= self.hold < math.inf:
+            raise ConfigurationError(f"hold must be a number of seconds, not {self.hold}")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the detector made of a frame.
+
+    Attributes:
+        picture: the frame, uint8 [H, W, 3] BGR.
+        found: the faces; None where the detector did not look.
+        stamp: which frame.
+        start: `time.perf_counter()` before the detector looked.
+        detected: the same after it.
+    """
+
+    picture: Picture = field(repr=False)
+    found: tuple[FoundFace, ...] | None
+    stamp: FrameStamp
+    start: float
+    detected: float
+
+
+class VideoSession:
+    """Turns the frames of one video, in order, into results that are safe to show.
+
+    Made by `Pipeline.video`. For one thread at a time; many sessions may share a pipeline.
+    `look` and `cover` are the two halves of a call, for two threads that overlap.
+
+    Args:
+        transfer: the transfer generator.
+        recognizer: the recognizer.
+        size: side of the crops in pixels.
+        faces: `all`, or `largest` for the largest face only; the others are covered with grey.
+        color: order of the channels of the frames taken and the pictures given.
+        surround: see `composition.compose`.
+        confidence: least score in [0, 1] of a face that was not there before.
+        following: how faces are followed.
+
+    Attributes:
+        color: order of the channels of the pictures given.
+    """
+
+    def __init__(
+        self,
+        transfer: Transfer,
+        recognizer: Recognizer,
+        *,
+        size: int,
+        faces: Faces = "all",
+        color: Color = "bgr",
+        surround: Surround = "keep",
+        confidence: float = 0.6,
+        following: Following = Following(),
+    ) -> None:
+        self._transfer, self._recognizer = transfer, recognizer
+        self.color: Color = color
+        self._size, self._surround = size, surround
+        self._largest = faces == "largest"
+        self._detect_every = following.detect_every
+        self._finder = FaceFinder(min(confidence, _LEAST_CONFIDENCE))
+        self._tracker = Tracker(confidence, following.hold)
+        self._people: dict[int, _Person] = {}
+        self._looked = 0
+        self._number = 0
+        self._seconds = -math.inf
+
+    def __call__(self, frame: Picture, seconds: float) -> Result:
+        """Takes the next frame.
+
+        Args:
+            frame: uint8 [H, W, 3], in the session's colour order; not written to, not kept.
+            seconds: its time in the video, not before that of the last frame.
+
+        Returns:
+            The faces with the numbers of their tracks, and the picture that is safe to show.
+
+        Raises:
+            PictureError: the frame has another type or shape.
+            ConfigurationError: the time goes back.
+            EngineError: the engine failed or the pipeline is closed.
+        """
+        captured = perf_counter()
+        picture = check_picture(frame)
+        if self.color == "rgb":
+            picture = swap_colors(picture)
+        stamp = FrameStamp(self._number, seconds, captured)
+        self._number += 1
+        return self.cover(self.look(picture, stamp))
+
+    def look(self, picture: Picture, stamp: FrameStamp) -> Look:
+        """Looks for faces in the next frame.
+
+        Args:
+            picture: uint8 [H, W, 3] BGR.
+            stamp: which frame it is.
+        """
+        start = perf_counter()
+        due = self._looked % self._detect_every == 0
+        self._looked += 1
+        found = self._finder.find(picture) if due else None
+        return Look(picture, found, stamp, start, perf_counter())
+
+    def cover(self, look: Look) -> Result:
+        """Covers the faces of a frame that was looked at, and reads the labels.
+
+        Raises:
+            ConfigurationError: the frame is from before the last one.
+            EngineError: the engine failed or the pipeline is closed.
+        """
+        if not look.stamp.seconds >= self._seconds:
+            raise ConfigurationError(
+                f"the frame of {look.stamp.seconds} s came after that of {self._seconds} s: "
+                "give frames in the order of their time"
+            )
+        passed = look.stamp.seconds - self._seconds
+        self._seconds = look.stamp.seconds
+        begin = perf_counter()
+        tracked = self._tracker.update(look.found, look.stamp.seconds)
+        wanted = tracked[:1] if self._largest else tracked
+        transforms = [alignment(face.landmarks, self._size) for face in tracked]
+        fresh = [n for n, face in enumerate(wanted) if face.seen]
+        crops = np.empty((len(fresh), self._size, self._size, 3), np.uint8)
+        for crop, n in zip(crops, fresh, strict=True):
+            crop[:] = crop_face(look.picture, transforms[n], self._size)
+        aligned = perf_counter()
+        cartoons, transfer_engine = self._transfer.timed(crops)
+        transferred = perf_counter()
+        recognitions, recognizer_engine = self._recognizer.timed(cartoons)
+        recognized = perf_counter()
+        people: dict[int, _Person] = {}
+        for n, cartoon, recognition in zip(fresh, cartoons, recognitions, strict=True):
+            track = wanted[n].track
+            before = self._people.get(track)
+            people[track] = _Person(cartoon, recognition.probabilities).after(before, passed)
+        for face in tracked:
+            if face.track in self._people:
+                people.setdefault(face.track, self._people[face.track])
+        self._people = people
+        image = self._compose(look.picture, tracked, transforms, len(wanted))
+        shown = [face for face in wanted if face.track in people]
+        faces = tuple(people[face.track].face(face, self.color) for face in shown)
+        if self.color == "rgb":
+            image = swap_colors(image)
+        end = perf_counter()
+        timings = Timings(
+            detect=1e3 * (look.detected - look.start),
+            align=1e3 * (aligned - begin),
+            transfer=1e3 * (transferred - aligned),
+            recognize=1e3 * (recognized - transferred),
+            compose=1e3 * (end - recognized),
+            total=1e3 * (look.detected - look.start + end - begin),
+            transfer_engine=transfer_engine,
+            recognizer_engine=recognizer_engine,
+        )
+        return Result(faces, image, timings, self.color, look.stamp)
+
+    def _compose(
+        self,
+        picture: Picture,
+        tracked: Sequence[TrackedFace],
+        transforms: Sequence[NDArray[np.float64]],
+        wanted: int,
+    ) -> Picture:
+        covers = []
+        for n, (face, transform) in enumerate(zip(tracked, transforms, strict=True)):
+            person = self._people.get(face.track) if n < wanted else None
+            growth = min(2.0, 1.0 + _GROWTH * face.unseen)
+            cartoon = None if person is None else person.cartoon
+            covers.append(Cover(_grown(transform, growth, self._size), cartoon))
+        return compose(picture, covers, self._surround, self._size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Person:
+    cartoon: Picture
+    probabilities: dict[str, float]
+
+    def after(self, before: _Person | None, passed: float) -> _Person:
+        """Averages the label with that of the frames before."""
+        if before is None:
+            return self
+        keep = math.exp(-passed / _LABEL_SECONDS)
+        mixed = {
+            label: keep * before.probabilities[label] + (1 - keep) * value
+            for label, value in self.probabilities.items()
+        }
+        return _Person(self.cartoon, mixed)
+
+    def face(self, face: TrackedFace, color: Color) -> Face:
+        label, confidence = max(self.probabilities.items(), key=lambda pair: pair[1])
+        cartoon = swap_colors(self.cartoon) if color == "rgb" else self.cartoon.copy()
+        return Face(
+            face.box,
+            label,
+            confidence,
+            self.probabilities,
+            cartoon,
+            face.landmarks,
+            face.track,
+            face.seen,
+        )
+
+
+def _grown(transform: NDArray[np.float64], factor: float, size: int) -> NDArray[np.float64]:
+    """The transform of a crop that covers `factor` times the side, about the same centre."""
+    grown = transform / factor
+    grown[:, 2] += (1 - 1 / factor) * size / 2
+    return grown

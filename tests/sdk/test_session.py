@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dtir_sdk import Pipeline
+from dtir_sdk.errors import ConfigurationError, EngineError, PictureError
+from dtir_sdk.session import Following
+
+RATE = 30.0
+
+
+@pytest.fixture(scope="module")
+def pipeline(bundle):
+    with Pipeline(bundle) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def small(portrait) -> np.ndarray:
+    return np.ascontiguousarray(portrait[::2, ::2])
+
+
+def shifted(picture: np.ndarray, x: int) -> np.ndarray:
+    """The picture, further right, on a frame of one size."""
+    frame = np.full((picture.shape[0], picture.shape[1] + 200, 3), 60, np.uint8)
+    frame[:, x : x + picture.shape[1]] = picture
+    return frame
+
+
+def test_a_face_keeps_its_number_while_it_moves(pipeline, small):
+    session = pipeline.video()
+    for step in range(8):
+        result = session(shifted(small, 8 * step), step / RATE)
+        (face,) = result.faces
+        assert face.track == 1
+        assert face.seen
+        assert (result.stamp.number, result.stamp.seconds) == (step, step / RATE)
+        document = result.to_dict()
+        assert document["frame"] == step
+        assert document["faces"][0]["track"] == 1
+
+
+def test_a_lost_face_stays_covered_and_then_gives_a_card(pipeline, small):
+    session = pipeline.video(Following(hold=0.2))
+    seen = session(small, 0.0)
+    # The detector cannot find the blurred face; whatever is shown of it must be covered.
+    lost = np.random.default_rng(0).integers(0, 256, small.shape, dtype=np.uint8)
+    held = session(lost, 0.1)
+    (face,) = held.faces
+    assert not face.seen
+    assert np.array_equal(face.cartoon, seen.faces[0].cartoon)
+    for x, y in seen.faces[0].landmarks.astype(int):
+        patch = (slice(y - 2, y + 3), slice(x - 2, x + 3))
+        # Of noise, a cartoon is smooth.
+        assert held.image[patch].std(axis=(0, 1)).max() < 30 < lost[patch].std(axis=(0, 1)).min()
+    card = session(lost, 0.5)
+    assert card.faces == ()
+    assert card.image.min() >= 128
+
+
+def test_the_cover_of_a_lost_face_grows(pipeline, small):
+    session = pipeline.video()
+    session(small, 0.0)
+    lost = np.zeros_like(small)
+    areas = [int((session(lost, 0.2 * step).image > 0).any(axis=2).sum()) for step in (1, 2, 3)]
+    assert areas == sorted(areas)
+    assert areas[-1] > 1.3 * areas[0]
+
+
+def test_between_looks_the_face_is_covered_where_it_was(pipeline, small):
+    session = pipeline.video(Following(detect_every=3))
+    results = [session(small, step / RATE) for step in range(6)]
+    assert [len(result.faces) for result in results] == [1] * 6
+    looked = [result.timings.detect for result in results]
+    assert max(looked[1], looked[2]) < 0.2 * looked[0]
+    assert {face.track for result in results for face in result.faces} == {1}
+
+
+def test_labels_are_steadied(pipeline, small):
+    """The tiny recognizer reads red against blue: one odd frame must not turn the label."""
+    session = pipeline.video()
+    for step in range(20):
+        before = session(small, step / RATE).faces[0]
+    odd = np.ascontiguousarray(small[..., ::-1])
+    at_once = pipeline.video()(odd, 0.0).faces[0]
+    assert at_once.label != before.label
+    steadied = session(odd, 20 / RATE).faces[0]
+    assert steadied.label == before.label
+    assert sum(steadied.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    for step in range(21, 80):
+        after = session(odd, step / RATE).faces[0]
+    assert after.label == at_once.label
+
+
+def test_sessions_stand_for_themselves(pipeline, small, blank):
+    one, other = pipeline.video(), pipeline.video()
+    one(small, 0.0)
+    assert other(blank, 0.0).faces == ()
+    assert one(small, 0.1).faces[0].track == 1
+
+
+def test_the_largest_only_covers_the_others(bundle, small):
+    couple = np.full((small.shape[0], 2 * small.shape[1], 3), 60, np.uint8)
+    couple[:, : small.shape[1]] = small
+    couple[: small.shape[0] // 2, small.shape[1] : small.shape[1] * 3 // 2] = small[::2, ::2]
+    with Pipeline(bundle) as every:
+        minor = every(couple).faces[1]
+    with Pipeline(bundle, faces="largest") as largest:
+        result = largest.video()(couple, 0.0)
+    assert len(result.faces) == 1
+    for x, y in minor.landmarks.astype(int):
+        assert np.abs(result.image[y, x].astype(int) - 128).max() <= 1
+
+
+@pytest.mark.parametrize("surround", ["keep", "blur", "blank"])
+def test_surroundings(bundle, small, surround):
+    with Pipeline(bundle, surround=surround) as pipeline:
+        image = pipeline.video()(small, 0.0).image
+    assert np.array_equal(image[-20:], small[-20:]) == (surround == "keep")
+    assert bool((image[-20:] == 128).all()) == (surround == "blank")
+
+
+def test_rgb(bundle, pipeline, small):
+    bgr = pipeline.video()(small, 0.0)
+    with Pipeline(bundle, color="rgb") as other:
+        rgb = other.video()(small[..., ::-1], 0.0)
+    assert rgb.color == "rgb"
+    assert np.array_equal(rgb.image[..., ::-1], bgr.image)
+    assert np.array_equal(rgb.faces[0].cartoon[..., ::-1], bgr.faces[0].cartoon)
+
+
+def test_results_are_the_callers_own(pipeline, small):
+    session = pipeline.video()
+    first = session(small, 0.0)
+    cartoon = first.faces[0].cartoon.copy()
+    first.faces[0].cartoon[:] = 0
+    first.image[:] = 0
+    held = session(np.zeros_like(small), 0.1)
+    assert np.array_equal(held.faces[0].cartoon, cartoon)
+
+
+@pytest.mark.parametrize("seconds", [0.5, float("nan")])
+def test_time_does_not_go_back(pipeline, small, seconds):
+    session = pipeline.video()
+    session(small, 1.0)
+    with pytest.raises(ConfigurationError, match="in the order of their time"):
+        session(small, seconds)
+
+
+def test_bad_frames(pipeline):
+    with pytest.raises(PictureError):
+        pipeline.video()(np.zeros((4, 4)), 0.0)
+
+
+def test_a_closed_pipeline(bundle, small):
+    with Pipeline(bundle) as pipeline:
+        session = pipeline.video()
+    with pytest.raises(EngineError, match="close"):
+        session(small, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"detect_every": 0}, "detect_every"),
+        ({"hold": -1.0}, "hold"),
+        ({"hold": float("nan")}, "hold"),
+    ],
+)
+def test_bad_settings(settings, name):
+    with pytest.raises(ConfigurationError, match=name):
+        Following(**settings)
