@@ -11,6 +11,10 @@ class PictureError(DtirError):
     """A picture or array that cannot be used, or a picture file that cannot be read."""
 
 
+class SourceError(DtirError):
+    """A camera or stream that cannot be opened, or that stopped giving frames."""
+
+
 class BundleError(DtirError):
     """A bundle that is missing, changed, newer than this version, or wrongly built."""
 
