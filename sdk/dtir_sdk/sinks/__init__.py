@@ -1,0 +1,102 @@
+"""Where results go: a window, a film, a virtual camera, lines, pictures, a browser, a function.
+
+A sink is a module of this package with a subclass of `Sink`, which sees results only, never a raw
+frame. `open_sink` picks it by how the target is named; packages that only one sink needs are
+loaded with it.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from dtir_sdk.errors import ConfigurationError, OutputError
+from dtir_sdk.sinks.base import Origin, Sink
+from dtir_sdk.sinks.callback import CallbackSink
+
+__all__ = ["CallbackSink", "Origin", "Sink", "open_sink"]
+
+_FILMS = (".mkv", ".mov", ".mp4", ".webm")
+_TARGETS = (
+    "window, camera, camera:/dev/video9, film.mp4 (or .mkv, .mov, .webm), labels.jsonl, - for "
+    "stdout, frames/ (or frames/%06d.jpg), or http://127.0.0.1:8080"
+)
+
+
+def open_sink(target: str, origin: Origin | None = None) -> Sink:
+    """Opens the sink that a target names.
+
+    Args:
+        target: `window`, a preview; `camera` or `camera:/dev/video9`, a virtual camera; a file
+            that ends in .mp4, .mkv, .mov or .webm, a film; a file that ends in .jsonl, or `-` for
+            stdout, JSON Lines; `frames/`, a PNG file for each frame, or `frames/%06d.jpg` to
+            name the files; `http://127.0.0.1:8080`, a preview for browsers.
+        origin: of the results; None where nothing is known.
+
+    Returns:
+        The sink; close it when done.
+
+    Raises:
+        ConfigurationError: the target names no sink.
+        OutputError: the sink cannot be written to, or an extra is not installed.
+
+    Examples:
+        >>> open_sink("film.avi")
+        Traceback (most recent call last):
+        ...
+        dtir_sdk.errors.ConfigurationError: 'film.avi' names no sink: there are window, camera,...
+    """
+    origin = origin or Origin()
+    kind, _, device = target.partition(":")
+    if target == "window":
+        from dtir_sdk.sinks.window import Window
+
+        return Window()
+    if target == "camera" or (kind == "camera" and device):
+        from dtir_sdk.sinks.virtual_camera import VirtualCamera
+
+        return VirtualCamera(device or None, origin)
+    if target == "-":
+        from dtir_sdk.sinks.lines import StandardOutput
+
+        return StandardOutput()
+    if kind in ("http", "https"):
+        from dtir_sdk.sinks.web import WebPreview
+
+        return WebPreview(target)
+    return _open_files(target, origin)
+
+
+def _open_files(target: str, origin: Origin) -> Sink:
+    path = Path(target)
+    if "\0" in target:
+        raise ConfigurationError(f"{target!r} names no sink: there are {_TARGETS}")
+    if target.endswith(("/", os.sep)) or path.is_dir():
+        from dtir_sdk.sinks.folder import PictureFolder
+
+        return PictureFolder(path / "%06d.png")
+    if path.suffix.lower() == ".jsonl":
+        from dtir_sdk.sinks.lines import LinesFile
+
+        return LinesFile(path, origin)
+    if path.suffix.lower() in _FILMS:
+        return _open_film(path, origin)
+    if "%" in path.name:
+        from dtir_sdk.sinks.folder import PictureFolder
+
+        return PictureFolder(path)
+    raise ConfigurationError(f"{target!r} names no sink: there are {_TARGETS}")
+
+
+def _open_film(path: Path, origin: Origin) -> Sink:
+    if find_spec("av") is not None:
+        from dtir_sdk.sinks.film import Film
+
+        return Film(path, origin)
+    if origin.live or path.suffix.lower() != ".mp4":
+        what = "a live recording" if origin.live else f"a {path.suffix} film"
+        raise OutputError(f'{what} needs PyAV: pip install "dtir[video]"')
+    from dtir_sdk.sinks.plain_film import PlainFilm
+
+    return PlainFilm(path, origin)

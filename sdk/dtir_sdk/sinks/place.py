@@ -1,0 +1,91 @@
+"""Where a sink's file is written, and what becomes of a file that is not whole."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from dtir_sdk.errors import OutputError
+from dtir_sdk.files import reason, replacing, sync
+from dtir_sdk.sinks.base import Origin
+
+
+class _DiscardedError(Exception):
+    pass
+
+
+class Place:
+    """The place of a file that a run fills little by little.
+
+    A live run writes in place, so that whatever ends it, what was recorded lies under its name;
+    a recording that is there already is never replaced. Any other run can be repeated: it writes
+    next to the place, and takes it when the file is whole. A file that is not whole is kept as
+    `film.partial.mp4`, and what was at the place before stays.
+
+    Args:
+        path: the place; missing parent folders are made.
+        origin: of the results.
+
+    Attributes:
+        path: the place.
+        writing: the empty file to write to.
+
+    Raises:
+        OutputError: nothing can be written there, a live run found a file there, or the place is
+            the source itself.
+    """
+
+    def __init__(self, path: Path, origin: Origin) -> None:
+        self.path = self.writing = path
+        self._live = origin.live
+        self._ending = ExitStack()
+        try:
+            if origin.file is not None and path.exists() and path.samefile(origin.file):
+                raise OutputError(f"{path} is the source itself: name another file")
+            if not origin.live:
+                self.writing = self._ending.enter_context(replacing(path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.writing.touch(exist_ok=False)
+        except FileExistsError as error:
+            raise OutputError(
+                f"{error.filename} is there already: name another file, or move it away"
+            ) from error
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def keep(self, *, whole: bool) -> Path:
+        """Gives the file its name.
+
+        Args:
+            whole: whether everything is in it.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            OutputError: the disk refused it.
+        """
+        try:
+            if self._live:
+                sync(self.path)
+                return self.path
+            if whole:
+                self._ending.close()
+                return self.path
+            partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+            self.writing.replace(partial)
+            self.discard()
+            return partial
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def discard(self) -> None:
+        """Removes the file; what was at the place before a run that is not live stays."""
+        if self._live:
+            self.path.unlink(missing_ok=True)
+        with suppress(_DiscardedError), self._ending:
+            raise _DiscardedError
+
+    def failed(self, error: BaseException) -> OutputError:
+        """Returns the error that says that the file could not be written, and why."""
+        return OutputError(f"{self.path} could not be written: {reason(error)}")
