@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dtir_sdk.capture import devices
+from dtir_sdk.capture.devices import Camera, LiveFrames, NetworkStream
+from dtir_sdk.capture.live import LiveSource
+from dtir_sdk.errors import PictureError, SourceError
+
+
+class FakeCapture:
+    """Stands in for cv2.VideoCapture: a camera that gives 640x480, and these frames."""
+
+    def __init__(self, frames=(), opens=True):
+        self.settings = {
+            cv2.CAP_PROP_FRAME_WIDTH: 640.0,
+            cv2.CAP_PROP_FRAME_HEIGHT: 480.0,
+            cv2.CAP_PROP_FPS: 30.0,
+        }
+        self.fixed = False
+        self.arguments = None
+        self.released = False
+        self._opens = opens
+        self._frames = iter(frames)
+
+    def __call__(self, *arguments):
+        self.arguments = arguments
+        return self
+
+    def isOpened(self):  # noqa: N802, OpenCV's name
+        return self._opens
+
+    def get(self, key):
+        return self.settings[key]
+
+    def set(self, key, value):
+        if not self.fixed:
+            self.settings[key] = float(value)
+        return not self.fixed
+
+    def read(self):
+        frame = next(self._frames, None)
+        return frame is not None, frame
+
+    def release(self):
+        self.released = True
+
+
+@pytest.fixture
+def camera(tmp_path, monkeypatch):
+    """Opens a camera of which OpenCV gives these frames; its device is an empty file."""
+    node = tmp_path / "video0"
+    node.touch()
+    told = []
+
+    def open_camera(frames=(), *, opens=True, fixed=False, **wishes):
+        capture = FakeCapture(frames, opens)
+        capture.fixed = fixed
+        monkeypatch.setattr(devices.cv2, "VideoCapture", capture)
+        return Camera(node, timeout=1.0, tell=told.append, **wishes), capture
+
+    open_camera.node, open_camera.told = node, told
+    return open_camera
+
+
+def test_a_cameras_frames(camera, picture):
+    opened, capture = camera([picture(1), picture(2)])
+    assert [opened.read().max(), opened.read().max()] == [1, 2]
+    assert (opened.rate, opened.length) == (30.0, None)
+    assert capture.settings[cv2.CAP_PROP_BUFFERSIZE] == 2
+    opened.close()
+    assert capture.released
+
+
+def test_damaged_frames_of_a_camera_are_passed_over(camera, picture):
+    opened, _ = camera([None, None, picture(3)])
+    assert opened.read().max() == 3
+
+
+def test_a_camera_that_stops(camera):
+    opened, _ = camera()
+    with pytest.raises(SourceError, match=r"video0 stopped giving frames: check its cable"):
+        opened.read()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has a file for each camera")
+def test_a_camera_that_is_pulled_out(camera, picture):
+    opened, _ = camera([picture()])
+    opened.read()
+    camera.node.unlink()
+    with pytest.raises(SourceError, match="video0 was unplugged: plug it in and start again"):
+        opened.read()
+
+
+def test_wishes(camera):
+    opened, capture = camera(width=1280, height=720, rate=60.0)
+    assert capture.settings[cv2.CAP_PROP_FRAME_WIDTH] == 1280
+    assert capture.settings[cv2.CAP_PROP_FRAME_HEIGHT] == 720
+    assert opened.rate == 60
+    assert camera.told == []
+
+
+def test_wishes_that_are_not_met_are_told(camera):
+    camera(width=1280, fixed=True)
+    (line,) = camera.told
+    assert line.endswith("video0 gives 640x480 at 30 frames a second instead")
+
+
+def test_a_frame_that_is_no_picture(camera):
+    opened, _ = camera([np.zeros((4, 6), np.uint16)])
+    with pytest.raises(PictureError, match="must be uint8"):
+        opened.read()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says what is in the way")
+def test_a_camera_that_is_not_there():
+    with pytest.raises(SourceError, match="camera 63 is not there: plug it in"):
+        Camera(63, timeout=1.0, tell=print)
+
+
+def test_a_camera_that_does_not_open(camera, monkeypatch):
+    monkeypatch.setattr(devices.v4l, "obstacle", lambda _: None)
+    with pytest.raises(SourceError, match=r"video0 could not be opened: check that it is plugged"):
+        camera(opens=False)
+
+
+def test_iterables_are_checked_and_copied(picture):
+    buffer = picture(1)
+    device = LiveFrames([buffer, buffer[:, ::2], np.zeros((2, 2))])
+    first = device.read()
+    buffer[:] = 9
+    assert first.max() == 1
+    second = device.read()
+    assert second.flags.c_contiguous
+    assert not np.shares_memory(second, buffer)
+    with pytest.raises(PictureError, match="frame 2 must be uint8"):
+        device.read()
+
+
+def live(server, timeout=0.3, **options):
+    return LiveSource(
+        "the stream",
+        lambda: NetworkStream(server.address, timeout),
+        timeout=timeout,
+        first_delay=0.01,
+        **options,
+    )
+
+
+def test_a_stream_that_ends(server, picture):
+    server.scripts = [[picture(40 * number) for number in range(6)]]
+    stream = NetworkStream(server.address, 2.0)
+    levels = []
+    while (frame := stream.read()) is not None:
+        assert frame.dtype == np.uint8
+        assert frame.shape == (24, 32, 3)
+        levels.append(frame.mean())
+    stream.close()
+    assert np.allclose(levels, [40 * number for number in range(6)], atol=3)
+
+
+def test_a_stream_that_ends_ends_the_source(server, picture):
+    server.scripts = [[picture(), 0.02, picture(), 0.02, picture()]]
+    with live(server) as source:
+        assert list(source)[-1].stamp.number == 2
+    assert server.requests == 1
+
+
+def test_a_stream_whose_pictures_change_in_size(server, picture):
+    server.scripts = [[picture(9)] * 3 + [picture(9, 48, 48)] * 3]
+    stream = NetworkStream(server.address, 2.0)
+    shapes = []
+    while (frame := stream.read()) is not None:
+        shapes.append(frame.shape)
+    stream.close()
+    assert shapes == [(24, 32, 3)] * 6
+
+
+def test_a_stream_that_stalls(server, picture):
+    server.scripts = [[picture()] * 6 + ["stall"]]
+    start = time.monotonic()
+    with live(server) as source, pytest.raises(SourceError, match=r"gave no frame for 0.3 s"):
+        list(source)
+    assert time.monotonic() - start < 2
+
+
+def test_a_stream_that_stalls_is_opened_again(server, picture):
+    server.scripts = [[picture(1)] * 6 + ["stall"], [picture(200), 0.05] * 6]
+    told = []
+    with live(server, reconnects=2, on_event=told.append) as source:
+        for captured in source:
+            if captured.picture.mean() > 150:
+                break
+    assert "gave no frame for 0.3 s" in told[0]
+    assert told[0].endswith("opening it again in 0.01 s (1 of 2)")
+    assert server.requests == 2
+
+
+def test_a_stream_that_breaks_off_for_good(server, picture):
+    """It ends without an error, after the attempts to open it again."""
+    server.scripts = [[picture()] * 6]
+    told = []
+    with live(server, reconnects=2, on_event=told.append) as source:
+        list(source)
+    assert [line.partition(";")[0] for line in told] == [
+        "the stream has ended",
+        f"{server.address} gives no video that can be read: check its path, user and password",
+    ]
+
+
+def test_closing_a_stalled_stream(server, picture):
+    server.scripts = [[picture()] * 6 + ["stall"]]
+    source = live(server, timeout=0.5)
+    next(source)
+    start = time.monotonic()
+    source.close()
+    assert time.monotonic() - start < 1.5
+
+
+def test_a_stream_that_never_answers(server):
+    server.scripts = [["mute"]]
+    start = time.monotonic()
+    with pytest.raises(SourceError, match=r"did not answer in 0.2 s: check the address"):
+        NetworkStream(server.address, 0.2)
+    assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_nobody_listens(scheme):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"{scheme}://user:secret@127.0.0.1:{taken.getsockname()[1]}/live"
+        with pytest.raises(SourceError, match="could not be reached") as caught:
+            NetworkStream(address, 2.0)
+    assert "refused" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_served_is_no_video(server):
+    with pytest.raises(SourceError, match="gives no video that can be read: check its path"):
+        NetworkStream(server.address, 2.0)
+
+
+def test_a_film_on_a_server_has_a_length(tmp_path):
+    """FFmpeg reads a local file by the same way, so that none need be served."""
+    path = Path(tmp_path) / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (32, 24))
+    for level in range(4):
+        writer.write(np.full((24, 32, 3), level, np.uint8))
+    writer.release()
+    stream = NetworkStream(str(path), 2.0)
+    assert (stream.rate, stream.length) == (10, 4)
+    stream.close()
