@@ -70,18 +70,18 @@ def open_sink(target: str, origin: Origin | None = None) -> Sink:
 
 def _open_files(target: str, origin: Origin) -> Sink:
     path = Path(target)
-    if "\0" in target:
-        raise ConfigurationError(f"{target!r} names no sink: there are {_TARGETS}")
-    if target.endswith(("/", os.sep)) or path.is_dir():
-        from dtir_sdk.sinks.folder import PictureFolder
-
-        return PictureFolder(path / "%06d.png")
-    if path.suffix.lower() == ".jsonl":
+    kind = path.suffix.lower()
+    ends_as_folder = target.endswith(("/", os.sep))
+    if kind == ".jsonl" and not ends_as_folder:
         from dtir_sdk.sinks.lines import LinesFile
 
         return LinesFile(path, origin)
-    if path.suffix.lower() in _FILMS:
+    if kind in _FILMS and not ends_as_folder:
         return _open_film(path, origin)
+    if ends_as_folder or (target and "\0" not in target and path.is_dir()):
+        from dtir_sdk.sinks.folder import PictureFolder
+
+        return PictureFolder(path / "%06d.png")
     if "%" in path.name:
         from dtir_sdk.sinks.folder import PictureFolder
 

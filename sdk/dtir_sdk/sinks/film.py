@@ -13,12 +13,11 @@ from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
 
 from dtir_sdk.errors import OutputError
-from dtir_sdk.files import reason
 from dtir_sdk.results import Result
 from dtir_sdk.sinks.base import Origin, Sink
 from dtir_sdk.sinks.fitting import even_size, fit
 from dtir_sdk.sinks.place import Place
-from dtir_sdk.sinks.sound import SoundTrack
+from dtir_sdk.sinks.sound import SoundTrack, ffmpeg_reason
 
 # Ticks a second: the finest clock that MPEG-4 Part 2 takes, in which 24, 25, 30, 50, 60 and
 # 30000/1001 frames a second come out even.
@@ -96,7 +95,7 @@ class Film(Sink):
                 self._sound.write_until(at / _CLOCK)
         except (FFmpegError, OSError) as error:
             self._broken = True
-            raise self._place.failed(error) from error
+            raise self._place.failed(ffmpeg_reason(error)) from error
 
     def close(self) -> None:
         """Finishes the file."""
@@ -129,7 +128,7 @@ class Film(Sink):
             whole = False
             # Of a broken film the error was raised already.
             if not self._broken:
-                failure = self._place.failed(error)
+                failure = self._place.failed(ffmpeg_reason(error))
                 failure.__cause__ = error
         kept = self._place.keep(whole=whole)
         if not whole:
@@ -172,7 +171,7 @@ class Film(Sink):
         try:
             sound = SoundTrack(file, self._first, film)
         except FFmpegError as error:
-            self._note(f"the sound of {file} could not be read: {reason(error)}")
+            self._note(f"the sound of {file} could not be read: {ffmpeg_reason(error)}")
             return None
         if sound.found:
             self._note(f"the sound of {file} is kept: voices can be recognised")

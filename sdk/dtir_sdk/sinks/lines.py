@@ -48,9 +48,7 @@ class LinesFile(Sink):
                 self._file.flush()
         except OSError as error:
             self._whole = False
-            raise OutputError(
-                f"{self._place.path} could not be written: {reason(error)}"
-            ) from error
+            raise self._place.failed(reason(error)) from error
 
     def close(self) -> None:
         """Finishes the file."""
@@ -63,9 +61,7 @@ class LinesFile(Sink):
         except OSError as error:
             self._whole = False
             if not told:
-                raise OutputError(
-                    f"{self._place.path} could not be written: {reason(error)}"
-                ) from error
+                raise self._place.failed(reason(error)) from error
         finally:
             kept = self._place.keep(whole=self._whole)
             if not self._whole:

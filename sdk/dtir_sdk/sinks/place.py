@@ -47,11 +47,13 @@ class Place:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.writing.touch(exist_ok=False)
         except FileExistsError as error:
+            if not path.parent.is_dir():
+                raise self.failed(f"{path.parent} is a file") from error
             raise OutputError(
-                f"{error.filename} is there already: name another file, or move it away"
+                f"{path} is there already: name another file, or move it away"
             ) from error
         except OSError as error:
-            raise self.failed(error) from error
+            raise self.failed(reason(error)) from error
 
     def keep(self, *, whole: bool) -> Path:
         """Gives the file its name.
@@ -77,7 +79,7 @@ class Place:
             self.discard()
             return partial
         except OSError as error:
-            raise self.failed(error) from error
+            raise self.failed(reason(error)) from error
 
     def discard(self) -> None:
         """Removes the file; what was at the place before a run that is not live stays."""
@@ -86,6 +88,6 @@ class Place:
         with suppress(_DiscardedError), self._ending:
             raise _DiscardedError
 
-    def failed(self, error: BaseException) -> OutputError:
+    def failed(self, why: str) -> OutputError:
         """Returns the error that says that the file could not be written, and why."""
-        return OutputError(f"{self.path} could not be written: {reason(error)}")
+        return OutputError(f"{self.path} could not be written: {why}")

@@ -113,7 +113,12 @@ class SoundTrack:
                     item.stream = self._target
                 yield item
         except FFmpegError as error:
-            self.trouble = reason(error)
+            self.trouble = ffmpeg_reason(error)
+
+
+def ffmpeg_reason(error: FFmpegError | OSError) -> str:
+    """Returns what FFmpeg or the system says, without numbers and addresses, for a sentence."""
+    return reason(ValueError(error.strerror or error))
 
 
 def _encoder(source: AudioStream, film: OutputContainer) -> AudioStream:

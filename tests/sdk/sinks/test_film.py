@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from dtir_sdk.errors import OutputError
+from dtir_sdk.quiet import quiet_opencv
 from dtir_sdk.sinks import Origin, open_sink
 
 LIVE = Origin(rate=30, live=True)
@@ -23,6 +23,16 @@ def noise(number: int) -> np.ndarray:
 def fill(sink, result, count=30, **changes):
     for number in range(count):
         sink.write(result(number, **changes))
+
+
+def playable(path) -> int:
+    """How many frames a forgiving reader finds in a file that is cut off."""
+    with quiet_opencv():
+        capture = cv2.VideoCapture(str(path))
+        count = 0
+        while capture.read()[0]:
+            count += 1
+    return count
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "MP4"])
@@ -93,7 +103,7 @@ def test_changing_size(tmp_path, result, read):
         ("aac", "talkie.mp4", "mp4", True),
         ("aac", "talkie.mp4", "mkv", True),
         ("libmp3lame", "talkie.mkv", "mp4", True),
-        ("wmav2", "talkie.mkv", "mp4", False),
+        ("pcm_mulaw", "talkie.avi", "mp4", False),
         ("aac", "talkie.mp4", "webm", False),
         ("libopus", "talkie.mkv", "webm", True),
     ],
@@ -135,9 +145,9 @@ def test_first_frames_left_out(tmp_path, result, read, talkie):
     assert loud[0] == pytest.approx(0.2, abs=0.03)
 
 
-@pytest.mark.parametrize("codec", ["aac", "wmav2"])
+@pytest.mark.parametrize("codec", ["aac", "pcm_mulaw"])
 def test_sound_ends_with_the_pictures(tmp_path, result, read, talkie, codec):
-    file = talkie("talkie.mkv", codec, seconds=5.0)
+    file = talkie("talkie.avi", codec, seconds=5.0)
     with open_sink(str(tmp_path / "film.mp4"), Origin(rate=30, file=file)) as sink:
         fill(sink, result, 30)
     film = read(tmp_path / "film.mp4")
@@ -184,7 +194,8 @@ def test_live_recording_that_is_killed(tmp_path, read, suffix):
         import os, signal, sys
         import numpy as np
         from dtir_sdk.results import FrameStamp, Result, Timings
-        from dtir_sdk.sinks import Origin, open_sink
+        from dtir_sdk.quiet import quiet_opencv
+from dtir_sdk.sinks import Origin, open_sink
 
         sink = open_sink(sys.argv[1], Origin(rate=30, live=True))
         for number in range(100):
@@ -219,7 +230,7 @@ def test_no_frame(tmp_path):
 
 @pytest.mark.parametrize("origin", [Origin(rate=30), LIVE], ids=["file", "live"])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
-def test_full_disk(tmp_path, result, read, small_disk, suffix, origin):
+def test_full_disk(tmp_path, result, small_disk, suffix, origin):
     sink = open_sink(str(tmp_path / f"film.{suffix}"), origin)
     small_disk(300_000)
 
@@ -234,18 +245,19 @@ def test_full_disk(tmp_path, result, read, small_disk, suffix, origin):
         record()
     name = "film" if origin.live else "film.partial"
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.{suffix}"]
-    assert len(read(tmp_path / f"{name}.{suffix}").pictures) >= 5
+    assert playable(tmp_path / f"{name}.{suffix}") >= 30
     sink.close()
 
 
-def test_disk_that_is_full_at_the_end(tmp_path, result, read, small_disk):
-    """A short film is written when it is closed: that is where the disk is found full."""
-    sink = open_sink(str(tmp_path / "film.mp4"))
-    fill(sink, result, 5)
-    small_disk(os.path.getsize(next(tmp_path.iterdir())))
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_disk_that_is_full_at_the_end(tmp_path, result, small_disk, suffix):
+    sink = open_sink(str(tmp_path / f"film.{suffix}"), Origin(rate=30))
+    fill(sink, result, 120)
+    small_disk(next(tmp_path.iterdir()).stat().st_size)
     with pytest.raises(OutputError, match="could not be written: file too large"):
         sink.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["film.partial.mp4"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"film.partial.{suffix}"]
+    assert playable(tmp_path / f"film.partial.{suffix}") >= 30
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -259,7 +271,7 @@ def test_disk_full_when_synced(tmp_path, result):
 @pytest.mark.parametrize("origin", [Origin(), LIVE], ids=["file", "live"])
 def test_not_writable(tmp_path, origin):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"film\.mp4 could not be written: not a directory"):
+    with pytest.raises(OutputError, match=r"film\.mp4 could not be written: "):
         open_sink(str(tmp_path / "file" / "film.mp4"), origin)
 
 

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from dtir_sdk.errors import OutputError
+from dtir_sdk.sinks import Origin, open_sink
+
+FULL = Path("/dev/full")
+PROGRAM = textwrap.dedent(
+    """
+    import sys
+    import numpy as np
+    from dtir_sdk.errors import OutputError
+    from dtir_sdk.results import FrameStamp, Result, Timings
+    from dtir_sdk.sinks import open_sink
+
+    try:
+        with open_sink("-") as sink:
+            for number in range(100_000):
+                stamp = FrameStamp(number, number / 30, 0.0)
+                image = np.zeros((4, 4, 3), np.uint8)
+                sink.write(Result((), image, Timings(*[0] * 8), stamp=stamp))
+                if sink.finished():
+                    break
+    except OutputError as error:
+        sys.exit(f"dtir: error: {error}")
+    print("ended at", number, file=sys.stderr)
+    """
+)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_line_a_frame(tmp_path, result, live):
+    path = tmp_path / "new" / "labels.jsonl"
+    with open_sink(str(path), Origin(live=live)) as sink:
+        for number in range(3):
+            sink.write(result(number))
+            if live:
+                assert len(path.read_bytes().splitlines()) == number + 1
+    documents = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert [document["frame"] for document in documents] == [0, 1, 2]
+    assert documents[0]["faces"][0]["label"] == "männlich"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_interrupted(tmp_path, result):
+    path = tmp_path / "labels.jsonl"
+    path.write_text("before")
+    sink = open_sink(str(path))
+    with pytest.raises(KeyboardInterrupt), sink:
+        sink.write(result(0))
+        raise KeyboardInterrupt
+    assert path.read_text() == "before"
+    assert json.loads((tmp_path / "labels.partial.jsonl").read_text("utf-8"))["frame"] == 0
+    assert "labels.partial.jsonl" in sink.notes[0]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_live_lines_replace_none(tmp_path):
+    (tmp_path / "labels.jsonl").write_text("before")
+    with pytest.raises(OutputError, match="is there already"):
+        open_sink(str(tmp_path / "labels.jsonl"), Origin(live=True))
+    assert (tmp_path / "labels.jsonl").read_text() == "before"
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_full_disk(tmp_path, result, small_disk, live):
+    path = tmp_path / "labels.jsonl"
+    sink = open_sink(str(path), Origin(live=live))
+    small_disk(2_000)
+
+    def record():
+        with sink:
+            for number in range(1_000):
+                sink.write(result(number))
+
+    with pytest.raises(OutputError, match=r"labels\.jsonl could not be written: file too large"):
+        record()
+    kept = path if live else tmp_path / "labels.partial.jsonl"
+    assert json.loads(kept.read_text("utf-8").splitlines()[0])["frame"] == 0
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_full_disk_at_the_end(tmp_path, result, small_disk):
+    sink = open_sink(str(tmp_path / "labels.jsonl"))
+    sink.write(result(0))
+    small_disk(10)
+    with pytest.raises(OutputError, match=r"labels\.jsonl could not be written: file too large"):
+        sink.close()
+    sink.close()
+
+
+def test_not_writable(tmp_path):
+    (tmp_path / "labels.jsonl").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        open_sink(str(tmp_path / "labels.jsonl"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="could not be written"):
+        open_sink(str(tmp_path / "file" / "labels.jsonl"), Origin(live=True))
+
+
+def test_after_close(tmp_path, result):
+    sink = open_sink(str(tmp_path / "labels.jsonl"))
+    sink.close()
+    sink.close()
+    with pytest.raises(OutputError, match="closed"):
+        sink.write(result())
+
+
+def test_stdout(capfd, result):
+    print("first")
+    with open_sink("-") as sink:
+        sink.write(result(7))
+        sink.write(result(8))
+    print("last")
+    lines = capfd.readouterr().out.splitlines()
+    assert (lines[0], lines[-1]) == ("first", "last")
+    assert [json.loads(line)["frame"] for line in lines[1:-1]] == [7, 8]
+    with pytest.raises(OutputError, match="used after close"):
+        sink.write(result(9))
+
+
+@pytest.mark.usefixtures("capsys")
+def test_stdout_that_is_no_file():
+    with pytest.raises(OutputError, match="stdout is no file here"):
+        open_sink("-")
+
+
+def test_pipe_that_is_left():
+    """As with `| head -1`: the run ends, in good order and without a word."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert json.loads(process.stdout.readline())["frame"] == 0
+    process.stdout.close()
+    complaints = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert complaints.startswith("ended at ")
+    assert len(complaints.splitlines()) == 1
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_stdout_on_a_full_disk():
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == ("dtir: error: stdout could not be written: no space left on device\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_closed_stdout():
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" >&-', sys.executable, PROGRAM],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("dtir: error: stdout is closed: name a file")
