@@ -8,6 +8,9 @@ with Pipeline() as pipeline:
     for face in result.faces:
         print(face.label, face.confidence)
     show(result.image)                 # every face that was found is a cartoon
+    with pipeline.stream(0) as live:   # a camera: always the newest frame
+        for result in live:
+            show(result.image)
 ```
 
 `Transfer` (the edge), `Recognizer` (the cloud) and `Restorer` (the authority) are the three
@@ -29,15 +32,20 @@ from dtir_sdk.errors import (
     EngineError,
     OutputError,
     PictureError,
+    SourceError,
     TrainingError,
 )
 
 if TYPE_CHECKING:
     from dtir_sdk.bundle import Bundle, Manifest
+    from dtir_sdk.capture import Source
+    from dtir_sdk.live import LiveRun, Statistics, Stream
     from dtir_sdk.parties import Recognition, Recognizer, Restorer, Transfer
     from dtir_sdk.pictures import read_picture, write_picture
     from dtir_sdk.pipeline import Pipeline
-    from dtir_sdk.results import Face, Result, Timings
+    from dtir_sdk.results import Face, FrameStamp, Result, Timings
+    from dtir_sdk.session import Following, VideoSession
+    from dtir_sdk.sinks import Sink, open_sink
 
 __version__ = "0.1.0"
 
@@ -49,6 +57,9 @@ __all__ = [
     "DtirError",
     "EngineError",
     "Face",
+    "Following",
+    "FrameStamp",
+    "LiveRun",
     "Manifest",
     "OutputError",
     "PictureError",
@@ -57,10 +68,17 @@ __all__ = [
     "Recognizer",
     "Restorer",
     "Result",
+    "Sink",
+    "Source",
+    "SourceError",
+    "Statistics",
+    "Stream",
     "Timings",
     "TrainingError",
     "Transfer",
+    "VideoSession",
     "__version__",
+    "open_sink",
     "read_picture",
     "write_picture",
 ]
@@ -68,6 +86,10 @@ __all__ = [
 _HOMES = {
     "Bundle": "bundle",
     "Manifest": "bundle",
+    "Source": "capture",
+    "LiveRun": "live",
+    "Statistics": "live",
+    "Stream": "live",
     "Recognition": "parties",
     "Recognizer": "parties",
     "Restorer": "parties",
@@ -76,8 +98,13 @@ _HOMES = {
     "write_picture": "pictures",
     "Pipeline": "pipeline",
     "Face": "results",
+    "FrameStamp": "results",
     "Result": "results",
     "Timings": "results",
+    "Following": "session",
+    "VideoSession": "session",
+    "Sink": "sinks",
+    "open_sink": "sinks",
 }
 
 

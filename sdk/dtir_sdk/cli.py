@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from dtir_sdk.errors import DtirError
 
@@ -29,33 +29,66 @@ BundleFolder = Annotated[
 def run(  # noqa: D417
     source: Positional[Annotated[str, arg(metavar="SOURCE")]],
     /,
-    output: Path = Path("dtir-output"),
+    to: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="SINK")] = (),
+    show: bool = False,
+    output: Annotated[Path | None, arg(metavar="FOLDER")] = None,
     bundle: BundleFolder = None,
     engine: Engine = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
     faces: Literal["all", "largest"] = "all",
+    surround: Literal["keep", "blur", "blank"] = "keep",
+    detect_every: Annotated[int, arg(metavar="N")] = 1,
+    hold: Annotated[float, arg(metavar="SECONDS")] = 1.0,
     photo: bool = True,
 ) -> int:
     """Make faces cartoons, and read the label from the cartoons.
 
-    For every picture NAME: NAME.png, photo, cartoon and restored photo side by side (it CONTAINS
-    THE PHOTO: keep it, or use --no-photo), NAME_safe.png, the picture with cartoons for faces,
-    and NAME.json. For every video: NAME.mp4 with cartoons for faces, and NAME.jsonl.
+    A camera or a stream goes to a window, or to the sinks that --to names, until Ctrl-C or the
+    window ends it. A video goes to the sinks, or to OUTPUT as NAME.mp4, with cartoons for faces,
+    and NAME.jsonl. Pictures go to the folder of --to as NAME.png, with cartoons for faces, and
+    NAME.json (again, and only what is not done is done); without --to, to OUTPUT as NAME.png,
+    photo, cartoon and restored photo side by side (it CONTAINS THE PHOTO: keep it, or use
+    --no-photo), NAME_safe.png and NAME.json.
 
     Args:
-        source: A picture, a video, a folder of them, a quoted pattern such as "photos/*.jpg", or
-            sample, a portrait that comes with dtir.
-        output: Folder to write to.
+        source: A camera's number or device, a stream's address, a picture, a video, a folder of
+            either, a quoted pattern such as "photos/*.jpg", or sample, a portrait that comes with
+            dtir.
+        to: Where it goes, once or several times: window, camera (a virtual one, for video calls),
+            film.mp4 (.mkv, .mov, .webm), labels.jsonl, - for lines on stdout, frames/ for
+            pictures, or http://127.0.0.1:8080 for browsers.
+        show: Open a window, too.
+        output: Folder for files without --to; dtir-output if none.
         engine: Engine to compute with; auto picks the best that works here.
         device: Device to compute on.
         precision: Arithmetic; auto is bf16 on a CPU that has it.
         faces: All faces, or the largest only (the others are covered with grey).
+        surround: What is shown around the faces: the frame, a blur of it, or grey.
+        detect_every: Look for faces in every N-th frame of a video or a live source; between
+            looks, a face that is new is not covered.
+        hold: How long a face that is lost in a video or a live source stays covered.
         photo: Show the photo and the restored photo in NAME.png.
     """
-    from dtir_sdk.job import Job, run_job
+    from dtir_sdk.jobs import Job, run_job
+    from dtir_sdk.session import Following
 
-    return run_job(Job(source, output, bundle, engine, device, precision, faces, photo))
+    return run_job(
+        Job(
+            source=source,
+            to=to,
+            show=show,
+            output=output,
+            bundle=bundle,
+            engine=engine,
+            device=device,
+            precision=precision,
+            faces=faces,
+            surround=surround,
+            following=Following(detect_every, hold),
+            photo=photo,
+        )
+    )
 
 
 def info(bundle: BundleFolder = None) -> int:

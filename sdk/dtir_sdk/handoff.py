@@ -59,6 +59,13 @@ class Handoff(Generic[Item]):
             if self._closed:
                 raise Closed
 
+    def wait(self, timeout: float) -> bool:
+        """Waits at most so many seconds; returns whether `get` would now answer at once."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: bool(self._closed or self._items or self._finished), timeout
+            )
+
     def get(self) -> Item:
         """Takes the item, waiting for one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import threading
 from collections import deque
@@ -78,6 +79,8 @@ class Stream:
             threading.Thread(target=self._look, name="dtir-look", daemon=True),
             threading.Thread(target=self._cover, name="dtir-cover", daemon=True),
         ]
+        # Threads that Python kills at its end, in the middle of an engine's C++, bring it down.
+        atexit.register(self.close)
         for thread in self._threads:
             thread.start()
 
@@ -103,6 +106,17 @@ class Stream:
             if self._may_show(result):
                 self._count(result)
                 return result
+
+    def wait(self, timeout: float) -> bool:
+        """Waits for a result, or the end, for at most so many seconds.
+
+        Args:
+            timeout: in seconds.
+
+        Returns:
+            Whether there is one; a frame that the shutter holds back counts too.
+        """
+        return self._results.wait(timeout)
 
     def pause(self) -> None:
         """Shuts the privacy shutter: once this returns, no picture from before is given any more.
@@ -133,7 +147,9 @@ class Stream:
         self._results.close()
         self.source.close()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
+        atexit.unregister(self.close)
 
     def _move_shutter(self, paused: bool) -> None:
         with self._shutter:

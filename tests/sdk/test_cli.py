@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from dtir_sdk import cli, job
+from dtir_sdk import cli
+from dtir_sdk.jobs import pictures
 from dtir_sdk.pictures import read_picture, write_picture
 from dtir_sdk.videos import VideoReader, writing
 
@@ -178,14 +184,14 @@ def test_interrupted(dtir, portrait_path, monkeypatch):
     def interrupt(*_: object, **__: object):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "write_picture", interrupt)
+    monkeypatch.setattr(pictures, "write_picture", interrupt)
     code, _, err = dtir("run", portrait_path)
     assert code == 130
     assert err == "dtir: interrupted\n"
     assert names() == ["grace_hopper.json", "grace_hopper_safe.png"]
 
 
-def test_interrupted_video_leaves_nothing_half_written(bundle, portrait):
+def test_an_interrupted_video_keeps_what_was_written_apart(bundle, portrait):
     with writing(Path("film.mp4"), 25) as writer:
         for _ in range(400):
             writer.write(portrait)
@@ -200,7 +206,164 @@ def test_interrupted_video_leaves_nothing_half_written(bundle, portrait):
     assert process.returncode == 130
     assert "Traceback" not in err
     assert err.endswith("dtir: interrupted\n")
-    assert names() == []
+    assert set(names()) <= {"film.partial.jsonl", "film.partial.mp4"}
+    if "film.partial.mp4" in names():
+        with VideoReader(Path("dtir-output/film.partial.mp4")) as video:
+            assert next(iter(video)).shape == portrait.shape
+
+
+def live_server(pictures: list[np.ndarray]) -> ThreadingHTTPServer:
+    """Serves pictures as a camera on the network does, over and over."""
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            with suppress(OSError):
+                for picture in itertools.cycle(pictures):
+                    data = cv2.imencode(".jpg", picture)[1].tobytes()
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}"
+                    self.wfile.write(f"{head}\r\n\r\n".encode() + data + b"\r\n")
+                    time.sleep(0.03)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def test_a_live_stream_ends_well_with_ctrl_c(bundle, portrait):
+    server = live_server([np.ascontiguousarray(portrait[::2, ::2])])
+    address = f"http://127.0.0.1:{server.server_address[1]}/video.mjpg"
+    process = start("run", address, "--to", "labels.jsonl", "--bundle", bundle.folder)
+    deadline = time.monotonic() + 60
+    lines = Path("labels.jsonl")
+    while not lines.is_file() or lines.read_text().count("\n") < 3:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    server.shutdown()
+    server.server_close()
+    assert (process.returncode, err) == (0, "")
+    assert " frames, " in out
+    assert "p95" in out
+    documents = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert {face["track"] for document in documents for face in document["faces"]} == {1}
+
+
+def test_a_camera_that_is_not_there(dtir):
+    code, out, err = dtir("run", "97", "--to", "labels.jsonl")
+    assert (code, out) == (2, "")
+    assert "camera 97" in one_error_line(err)
+    assert not Path("labels.jsonl").exists()
+
+
+def test_a_video_to_sinks(dtir, portrait):
+    with writing(Path("film.mp4"), 5) as writer:
+        for _ in range(3):
+            writer.write(portrait)
+    code, out, err = dtir(
+        "run", "film.mp4", "--to", "safe.mkv", "--to", "frames/", "--surround", "blank"
+    )
+    assert (code, err) == (0, "")
+    assert "3 frames, 0 dropped" in out
+    assert names("frames") == ["000000.png", "000001.png", "000002.png"]
+    with VideoReader(Path("safe.mkv")) as video:
+        assert len(list(video)) == 3
+    assert (read_picture("frames/000001.png")[-20:] == 128).all()
+
+
+def test_a_video_as_lines_on_stdout(bundle, portrait):
+    with writing(Path("film.mp4"), 5) as writer:
+        for _ in range(3):
+            writer.write(portrait)
+    process = start("run", "film.mp4", "--to", "-", "--bundle", bundle.folder)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [json.loads(line)["frame"] for line in out.splitlines()] == [0, 1, 2]
+    assert "3 frames" in err
+
+
+def test_a_video_without_a_face(dtir, blank):
+    with writing(Path("film.mp4"), 5) as writer:
+        writer.write(blank)
+    code, _, err = dtir("run", "film.mp4", "--to", "safe.mp4")
+    assert code == 3
+    assert err == "dtir: film.mp4: no face was found in any frame\n"
+
+
+def test_a_folder_of_pictures_goes_on_where_it_was(dtir, portrait, blank):
+    Path("in").mkdir()
+    for name, picture in {"a": portrait, "b": portrait[:, ::-1], "c": blank}.items():
+        write_picture(f"in/{name}.png", np.ascontiguousarray(picture))
+    code, out, err = dtir("run", "in", "--to", "out")
+    assert (code, err) == (0, "")
+    assert out.startswith("out: 3 pictures; faces: ")
+    assert names("out") == ["a.json", "a.png", "b.json", "b.png", "c.json", "c.png"]
+    assert json.loads(Path("out/a.json").read_text())["source"] == "in/a.png"
+    assert read_picture("out/c.png").min() >= 128
+    before = Path("out/b.png").stat().st_mtime_ns
+    Path("out/a.json").write_text("{ cut sh")
+    assert dtir("run", "in", "--to", "out")[1].startswith("out: 1 pictures, 2 were done before")
+    assert Path("out/b.png").stat().st_mtime_ns == before
+    os.utime("in/b.png")
+    assert dtir("run", "in", "--to", "out")[1].startswith("out: 1 pictures, 2 were done before")
+    assert Path("out/b.png").stat().st_mtime_ns > before
+    assert dtir("run", "in", "--to", "out")[:2] == (
+        0,
+        "out: 0 pictures, 3 were done before; faces: none\n",
+    )
+
+
+def test_a_folder_with_a_broken_picture_to_a_folder(dtir, portrait):
+    Path("in").mkdir()
+    write_picture("in/a.png", portrait)
+    Path("in/b.jpg").write_bytes(b"broken")
+    code, _, err = dtir("run", "in", "--to", "out")
+    assert code == 1
+    assert "in/b.jpg" in err
+    assert err.endswith("dtir: 1 of 2 files could not be read\n")
+    assert names("out") == ["a.json", "a.png"]
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_ends_a_batch(dtir, portrait):
+    Path("in").mkdir()
+    for name in "abcdef":
+        cv2.imwrite(f"in/{name}.png", portrait)
+    code, _, err = dtir("run", "in", "--to", "out")
+    assert code == 2
+    assert "no space left" in one_error_line(err)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["0", "--output", "out"], "--to"),
+        (["sample", "--to", "labels.jsonl"], "one folder"),
+        (["sample", "--show"], "one folder"),
+        (["sample", "--to", "out/", "--output", "out"], "--output"),
+        (["in", "--to", "film.mp4"], "holds 2 files"),
+        (["in/a.mp4", "--to", "film.gif"], "names no sink"),
+        (["in/a.mp4", "--to", "in/a.mp4"], "the source itself"),
+        (["in/a.mp4", "--hold", "-1"], "hold"),
+        (["in/a.mp4", "--detect-every", "0"], "detect_every"),
+    ],
+)
+def test_options_that_do_not_fit(dtir, portrait, words, told):
+    Path("in").mkdir()
+    for name in "ab":
+        with writing(Path(f"in/{name}.mp4"), 5) as writer:
+            writer.write(portrait)
+    code, _, err = dtir("run", *words)
+    assert code == 2
+    assert told in one_error_line(err)
+    assert not Path("out").exists()
 
 
 def test_unreadable_video_gives_one_line(bundle):

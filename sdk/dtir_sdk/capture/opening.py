@@ -58,6 +58,11 @@ def open_source(
     )
 
 
+def names_live(uri: str) -> bool:
+    """Tells whether a name stands for a camera or a stream, and not for files."""
+    return _camera(uri) is not None or scheme_of(uri) is not None
+
+
 def _camera(uri: object) -> int | Path | None:
     """The number or device of a camera; None where it is none."""
     if isinstance(uri, bool) or not isinstance(uri, (int, str, PathLike)):

@@ -1,0 +1,250 @@
+"""Streams over sources that the tests drive by hand, frame by frame."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from dtir_sdk import Pipeline
+from dtir_sdk.capture import Captured, Source
+from dtir_sdk.errors import EngineError, SourceError
+from dtir_sdk.results import FrameStamp
+
+
+class Driven(Source):
+    """Gives the frames that a test puts in; an error that is put in is raised, None is the end."""
+
+    def __init__(self, live: bool) -> None:
+        super().__init__("the driven source")
+        self.live = live
+        self.closed = threading.Event()
+        self._items: queue.Queue[tuple[object, float]] = queue.Queue()
+        self._count = 0
+
+    def put(self, *items: object) -> None:
+        for item in items:
+            self._items.put((item, perf_counter()))
+
+    def __next__(self) -> Captured:
+        item, captured = self._items.get()
+        if item is None or self.closed.is_set():
+            raise StopIteration
+        if isinstance(item, BaseException):
+            raise item
+        self._count += 1
+        return Captured(FrameStamp(self._count - 1, self._count / 30, captured), item)
+
+    def close(self) -> None:
+        self.closed.set()
+        self.put(None)
+
+
+@pytest.fixture(scope="module")
+def pipeline(bundle):
+    with Pipeline(bundle) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def small(portrait) -> np.ndarray:
+    return np.ascontiguousarray(portrait[::2, ::2])
+
+
+@pytest.fixture
+def driven():
+    source = Driven(live=True)
+    yield source
+    source.close()
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("dtir-")]
+
+
+def test_every_frame_of_a_file_in_order(pipeline, small, blank):
+    frames = [small, blank, small, small, blank]
+    with pipeline.stream(frames) as stream:
+        results = list(stream)
+    assert [result.stamp.number for result in results] == [0, 1, 2, 3, 4]
+    assert [result.image.shape for result in results] == [frame.shape for frame in frames]
+    assert results[0].faces[0].track == results[3].faces[0].track == 1
+    statistics = stream.statistics
+    assert (statistics.frames, statistics.dropped) == (5, 0)
+    assert 0 < statistics.latency_p50 <= statistics.latency_p95
+    assert statistics.rate > 0
+
+
+def test_the_overlapping_threads_do_what_a_session_does(pipeline, small, blank):
+    frames = [small, blank, small[:, ::-1], small]
+    session = pipeline.video()
+    expected = [session(np.ascontiguousarray(f), n / 25) for n, f in enumerate(frames)]
+    with pipeline.stream([np.ascontiguousarray(frame) for frame in frames]) as stream:
+        for result, wanted in zip(stream, expected, strict=True):
+            assert np.array_equal(result.image, wanted.image)
+            assert [face.label for face in result.faces] == [face.label for face in wanted.faces]
+
+
+def test_a_live_source_gives_the_newest_result(pipeline, driven, small):
+    with pipeline.stream(driven) as stream:
+        driven.put(*[small] * 6, None)
+        stream._threads[1].join(10)  # Nobody took anything meanwhile.
+        results = list(stream)
+    assert [result.stamp.number for result in results] == [5]
+    assert stream.statistics.dropped == 5
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_an_error_of_the_source_reaches_the_taker(pipeline, small, live):
+    source = Driven(live)
+    source.put(small)
+    with pipeline.stream(source) as stream:
+        assert next(stream).faces
+        source.put(SourceError("camera 0 was pulled out"))
+        with pytest.raises(SourceError, match="pulled out"):
+            next(stream)
+        with pytest.raises(StopIteration):
+            next(stream)
+    assert source.closed.is_set()
+
+
+def test_an_error_of_the_engine_reaches_the_taker(bundle, driven, small):
+    with Pipeline(bundle) as pipeline:
+        stream = pipeline.stream(driven)
+        driven.put(small)
+        next(stream)
+    driven.put(small)
+    with stream, pytest.raises(EngineError, match="close"):
+        next(stream)
+
+
+def test_closing_wakes_who_waits(pipeline, driven):
+    stream = pipeline.stream(driven)
+    ended = threading.Event()
+
+    def take() -> None:
+        assert list(stream) == []
+        ended.set()
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    assert not ended.wait(0.05)
+    stream.close()
+    assert ended.wait(5)
+    thread.join(5)
+    stream.close()
+
+
+def test_the_shutter_of_a_live_stream(pipeline, driven, small):
+    with pipeline.stream(driven) as stream:
+        driven.put(small)
+        assert next(stream).faces
+        driven.put(small)
+        stream.pause()
+        # What was on its way is not given, nor what is captured now: cards are.
+        driven.put(small)
+        card = next(stream)
+        assert card.faces == ()
+        assert card.image.shape == small.shape
+        assert card.image.min() >= 128
+        assert card.image.max() <= 200
+        stream.resume()
+        driven.put(small)
+        opened = next(stream)
+        assert opened.faces
+        assert opened.stamp.number == 3
+
+
+def test_a_file_stands_still_while_the_shutter_is_shut(pipeline, small):
+    with pipeline.stream([small] * 4) as stream:
+        numbers = [next(stream).stamp.number]
+        stream.pause()
+        taken: queue.Queue[int] = queue.Queue()
+        thread = threading.Thread(target=lambda: [taken.put(r.stamp.number) for r in stream])
+        thread.start()
+        with pytest.raises(queue.Empty):
+            taken.get(timeout=0.1)
+        stream.resume()
+        thread.join(10)
+    numbers += [taken.get_nowait() for _ in range(3)]
+    assert numbers == [0, 1, 2, 3]
+
+
+def test_closing_a_paused_file_ends_it(pipeline, small):
+    with pipeline.stream([small] * 4) as stream:
+        stream.pause()
+        thread = threading.Thread(target=lambda: list(stream))
+        thread.start()
+        stream.close()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_rgb(bundle, small):
+    with Pipeline(bundle, color="rgb") as rgb, Pipeline(bundle) as bgr:
+        # What is read by OpenCV is BGR; the pictures given are what was asked for.
+        (one,) = rgb.stream([small])
+        (other,) = bgr.stream([small])
+    assert np.array_equal(one.image[..., ::-1], other.image)
+
+
+def test_callbacks(pipeline, small):
+    numbers = []
+    run = pipeline.live([small] * 3, lambda result: numbers.append(result.stamp.number))
+    assert run.join(10)
+    assert numbers == [0, 1, 2]
+    assert run.statistics.frames == 3
+
+
+def test_a_callback_that_raises_ends_the_run_with_its_own_exception(pipeline, driven, small):
+    class MineError(Exception):
+        pass
+
+    def fail(_: object) -> None:
+        raise MineError("no more")
+
+    run = pipeline.live(driven, fail)
+    driven.put(small)
+    with pytest.raises(MineError, match="no more"):
+        run.join(10)
+    assert driven.closed.is_set()
+    assert run.join(1)
+
+
+def test_a_run_can_be_waited_for_and_stopped(pipeline, driven, small):
+    called = threading.Event()
+    run = pipeline.live(driven, lambda _: called.set())
+    assert not run.join(0.02)
+    driven.put(small)
+    assert called.wait(10)
+    run.stop()
+    assert driven.closed.is_set()
+
+
+def test_a_callback_may_stop_its_own_run(pipeline, small):
+    runs: queue.Queue = queue.Queue()
+    run = pipeline.live([small] * 9, lambda _: runs.get().stop())
+    runs.put(run)
+    assert run.join(10)
+    assert run.statistics.frames == 1
+
+
+def test_a_run_in_a_with_statement(pipeline, driven, small):
+    called = threading.Event()
+    with pipeline.live(driven, lambda _: called.set()) as run:
+        driven.put(small)
+        assert called.wait(10)
+        run.pause()
+        run.resume()
+    assert driven.closed.is_set()
+
+
+def test_a_block_that_fails_stops_the_run_and_keeps_its_error(pipeline, driven):
+    with pytest.raises(KeyError), pipeline.live(driven, print):
+        raise KeyError
+    assert driven.closed.is_set()
