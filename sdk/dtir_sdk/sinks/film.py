@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -114,27 +115,38 @@ class Film(Sink):
             return
         self._closed = True
         if self._film is None or self._last is None:
+            self._free()
             self._place.discard()
-            self._note(f"no frame came, so {self._place.path} was not written")
+            self._note(f"no frame was written, so {self._place.path} is not there")
             return
-        whole = whole and not self._broken
         failure: OutputError | None = None
         try:
             if not self._broken:
                 self._film.mux(self._pictures.encode(None))
-                self._finish_sound((self._last + self._step) / _CLOCK + whole * _OVERHANG)
+                end = (self._last + self._step) / _CLOCK
+                self._finish_sound(end + _OVERHANG if whole else end)
             self._film.close()
         except (FFmpegError, OSError) as error:
-            whole = False
             # Of a broken film the error was raised already.
             if not self._broken:
                 failure = self._place.failed(ffmpeg_reason(error))
                 failure.__cause__ = error
+            self._broken = True
+        self._free()
+        whole = whole and not self._broken
         kept = self._place.keep(whole=whole)
         if not whole:
             self._note(f"what was written until then is {kept}")
         if failure is not None:
             raise failure
+
+    def _free(self) -> None:
+        """Closes what is still open of a film that failed."""
+        if self._sound is not None:
+            self._sound.close()
+        if self._film is not None:
+            with suppress(FFmpegError, OSError):
+                self._film.close()
 
     def _open(self, result: Result) -> OutputContainer:
         path = self._place.writing
@@ -181,9 +193,8 @@ class Film(Sink):
         if self._sound is None:
             return
         self._sound.finish(end)
-        self._sound.close()
         if self._sound.trouble is not None:
-            self._note(f"the sound of {self._origin.file} breaks off: {self._sound.trouble}")
+            self._note(f"the sound of {self._origin.file} is damaged: {self._sound.trouble}")
 
     def _ticks(self, result: Result) -> int:
         """The picture's time, later than the one before, as the formats need it."""

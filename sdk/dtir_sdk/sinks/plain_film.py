@@ -80,7 +80,7 @@ class PlainFilm(Sink):
         self._closed = True
         if self._writer is None or self._frames == 0:
             self._place.discard()
-            self._note(f"no frame came, so {self._place.path} was not written")
+            self._note(f"no frame was written, so {self._place.path} is not there")
             return
         self._writer.release()
         # OpenCV does not say when the disk is full: look.

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 import av
 from av import AudioFrame, AudioStream, FFmpegError, Packet
+from av.filter import Graph
 
 from dtir_sdk.files import reason
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
+
+# Fills gaps of more than 20 ms with silence, from the film's first picture on.
+_FILLING = "async=1:min_hard_comp=0.02:first_pts=0"
 
 
 class SoundTrack:
@@ -29,7 +33,7 @@ class SoundTrack:
 
     Attributes:
         found: whether there is any sound.
-        trouble: why the sound breaks off; None where it does not.
+        trouble: what was wrong with a part of the sound, which is left out; None where all is well.
 
     Raises:
         FFmpegError: the file cannot be opened.
@@ -44,16 +48,13 @@ class SoundTrack:
         self._items: Iterator[Packet[AudioStream] | AudioFrame] = iter(())
         self._target: AudioStream | None = None
         if isinstance(source, AudioStream):
-            video = self._input.streams.best("video")
-            start = skipped
-            if video is not None and video.start_time is not None and video.time_base is not None:
-                start += float(video.start_time * video.time_base)
+            start = skipped + self._first_picture()
             if source.codec_context.name in film.supported_codecs:
                 self._target = film.add_stream_from_template(source)
-                self._items = self._shifted(self._input.demux(source), start)
+                self._items = self._copied(source, start)
             else:
                 self._target = _encoder(source, film)
-                self._items = self._shifted(self._input.decode(source), start)
+                self._items = self._filled(source, start)
         self._next = next(self._items, None)
 
     def write_until(self, seconds: float) -> None:
@@ -81,9 +82,8 @@ class SoundTrack:
         Raises:
             FFmpegError: the film cannot be written.
         """
-        encoded = isinstance(self._next, AudioFrame)
         self.write_until(seconds)
-        if encoded:
+        if self._target is not None and self._target.codec_context.is_encoder:
             self._encode(None)
 
     def close(self) -> None:
@@ -91,27 +91,64 @@ class SoundTrack:
         self._next = None
         self._input.close()
 
+    def _first_picture(self) -> float:
+        """Its time in the file, in seconds."""
+        video = self._input.streams.best("video")
+        if video is None or video.start_time is None or video.time_base is None:
+            return 0.0
+        return float(video.start_time * video.time_base)
+
     def _encode(self, frame: AudioFrame | None) -> None:
         assert self._target is not None
         self._film.mux(self._target.encode(frame))
 
-    def _shifted(
-        self, items: Iterator[Packet[AudioStream]] | Iterator[AudioFrame], start: float
-    ) -> Iterator[Packet[AudioStream] | AudioFrame]:
-        """Counts the times from the film's first picture."""
+    def _packets(self, source: AudioStream) -> Iterator[Packet[AudioStream]]:
         try:
-            for item in items:
-                if item.pts is None or item.time_base is None:
-                    continue
-                shift = round(start / item.time_base)
-                item.pts -= shift
-                if item.pts < 0:
-                    continue
-                if isinstance(item, Packet):
-                    item.dts = item.pts if item.dts is None else item.dts - shift
-                    assert self._target is not None
-                    item.stream = self._target
-                yield item
+            yield from self._input.demux(source)
+        except FFmpegError as error:
+            self.trouble = ffmpeg_reason(error)
+
+    def _copied(self, source: AudioStream, start: float) -> Iterator[Packet[AudioStream]]:
+        """Yields packets for the film, timed from its first picture."""
+        assert self._target is not None
+        for packet in self._packets(source):
+            if packet.pts is None or packet.time_base is None:
+                continue
+            shift = round(start / packet.time_base)
+            packet.pts -= shift
+            packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+            if packet.pts >= 0:
+                packet.stream = self._target
+                yield packet
+
+    def _decoded(self, source: AudioStream, start: float) -> Iterator[AudioFrame]:
+        """Yields what is heard, timed from the film's first picture."""
+        for packet in self._packets(source):
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:
+                self.trouble = ffmpeg_reason(error)
+                continue
+            for frame in frames:
+                if frame.pts is not None and frame.time_base is not None:
+                    frame.pts -= round(start / frame.time_base)
+                    if frame.pts >= 0:
+                        yield frame
+
+    def _filled(self, source: AudioStream, start: float) -> Iterator[AudioFrame]:
+        """Yields what is heard without gaps, which the encoder would close up."""
+        graph = Graph()
+        graph.link_nodes(
+            graph.add_abuffer(template=source),
+            graph.add("aresample", _FILLING),
+            graph.add("abuffersink"),
+        ).configure()
+        try:
+            for frame in self._decoded(source, start):
+                graph.push(frame)
+                yield from _pull(graph)
+            graph.push(None)
+            yield from _pull(graph)
         except FFmpegError as error:
             self.trouble = ffmpeg_reason(error)
 
@@ -119,6 +156,16 @@ class SoundTrack:
 def ffmpeg_reason(error: FFmpegError | OSError) -> str:
     """Returns what FFmpeg or the system says, without numbers and addresses, for a sentence."""
     return reason(ValueError(error.strerror or error))
+
+
+def _pull(graph: Graph) -> Iterator[AudioFrame]:
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        assert isinstance(frame, AudioFrame)
+        yield frame
 
 
 def _encoder(source: AudioStream, film: OutputContainer) -> AudioStream:

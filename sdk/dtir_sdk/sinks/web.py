@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from urllib.parse import parse_qs, urlsplit
 
 import cv2
@@ -148,7 +151,8 @@ class _Newest:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+    # On Windows it would let two servers share a port.
+    allow_reuse_address = os.name == "posix"
 
     def __init__(self, host: str, port: int, newest: _Newest, *, token: str | None) -> None:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -164,6 +168,10 @@ class _Server(ThreadingHTTPServer):
         named = socket.gethostname() if host in ("0.0.0.0", "::") else host
         query = "" if token is None else f"?token={token}"
         self.url = f"http://{_bracketed(named)}:{bound}/{query}"
+
+    def server_bind(self) -> None:
+        # HTTPServer's own asks the name service for a name that is not used here.
+        TCPServer.server_bind(self)
 
     def process_request(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
@@ -200,8 +208,12 @@ class _Server(ThreadingHTTPServer):
             with self._lock:
                 del self._viewers[threading.current_thread()]
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Says nothing: a viewer that leaves in the middle is no error."""
+    def handle_error(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
+    ) -> None:
+        """Says nothing of a viewer that leaves in the middle."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -211,12 +223,12 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE
 
     def do_GET(self) -> None:
-        address = urlsplit(self.path)
-        if not self._allowed(address.query):
+        path, _, query = self.path.partition("?")
+        if not self._allowed(query):
             self._answer(403, "text/plain", b"This address is not yours to look at.\n")
-        elif address.path == "/":
+        elif path == "/":
             self._answer(200, "text/html; charset=utf-8", _PAGE.read_bytes())
-        elif address.path == "/stream":
+        elif path == "/stream":
             self._begin(200, "multipart/x-mixed-replace; boundary=dtir")
             self.wfile.write(_BOUNDARY)
             for frame in self.server.newest.frames():
@@ -224,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
                 head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                 # A browser shows a picture when it sees the boundary after it.
                 self.wfile.write(head.encode() + data + b"\r\n" + _BOUNDARY)
-        elif address.path == "/labels":
+        elif path == "/labels":
             self._begin(200, "text/event-stream")
             for frame in self.server.newest.frames():
                 self.wfile.write(f"data: {frame.result.to_json()}\n\n".encode())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -170,6 +171,30 @@ def test_sound_that_cannot_be_read(tmp_path, result, read):
     assert "could not be read: invalid data" in sink.notes[0].lower()
 
 
+def test_damaged_sound(tmp_path, result, read, talkie):
+    """What cannot be decoded is left out, and the rest stays in step."""
+    file = talkie()
+    data = bytearray(file.read_bytes())
+    with av.open(str(file)) as film:
+        for packet in list(film.demux(audio=0))[10:20]:
+            data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    file.write_bytes(data)
+    with open_sink(str(tmp_path / "film.webm"), Origin(rate=30, file=file)) as sink:
+        fill(sink, result, 60)
+    film = read(tmp_path / "film.webm")
+    loud = np.flatnonzero(np.abs(film.sound) > 0.2) / film.rate + film.start
+    assert loud[-1] == pytest.approx(1.2, abs=0.03)
+    assert "is damaged: " in sink.notes[-1]
+
+
+def test_pictures_that_no_encoder_takes(tmp_path, result):
+    refused = pytest.raises(OutputError, match=r"film\.mp4 could not be written: ")
+    with open_sink(str(tmp_path / "film.mp4")) as sink, refused as caught:
+        sink.write(result(0, size=(32_000, 8)))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_interrupted(tmp_path, result, read, talkie):
     """What was written can be played, and what lay there before is still there."""
     path = tmp_path / "film.mp4"
@@ -194,8 +219,7 @@ def test_live_recording_that_is_killed(tmp_path, read, suffix):
         import os, signal, sys
         import numpy as np
         from dtir_sdk.results import FrameStamp, Result, Timings
-        from dtir_sdk.quiet import quiet_opencv
-from dtir_sdk.sinks import Origin, open_sink
+        from dtir_sdk.sinks import Origin, open_sink
 
         sink = open_sink(sys.argv[1], Origin(rate=30, live=True))
         for number in range(100):
@@ -224,7 +248,7 @@ def test_no_frame(tmp_path):
     for origin in (Origin(), LIVE):
         with open_sink(str(tmp_path / "film.mp4"), origin) as sink:
             pass
-        assert "no frame came" in sink.notes[0]
+        assert "no frame was written" in sink.notes[0]
         assert list(tmp_path.iterdir()) == []
 
 

@@ -51,7 +51,7 @@ def test_interrupted(tmp_path, result):
 def test_no_frame(tmp_path):
     with open_sink(str(tmp_path / "film.mp4")) as sink:
         pass
-    assert "no frame came" in sink.notes[-1]
+    assert "no frame was written" in sink.notes[-1]
     assert list(tmp_path.iterdir()) == []
 
 
