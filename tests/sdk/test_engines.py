@@ -10,12 +10,21 @@ import pytest
 from onnx import TensorProto, helper
 
 from dtir_sdk import engines
-from dtir_sdk.engines import Graph, Signature, Tensor, choose, load
+from dtir_sdk.engines import Graph, Signature, Tensor, choose, load, load_chain
 from dtir_sdk.engines import onnxruntime as ort_engine
 from dtir_sdk.engines import openvino as openvino_engine
+from dtir_sdk.engines.tensorrt import library as tensorrt_library
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError
 
 ENGINES = ("openvino", "onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+    """The engine cache: a folder of this test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("DTIR_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -36,7 +45,7 @@ def absent(monkeypatch):
     def hide(*names: str) -> None:
         for name in names:
             monkeypatch.setitem(sys.modules, name, None)
-        for module in (openvino_engine, ort_engine):
+        for module in (openvino_engine, ort_engine, tensorrt_library):
             find = module.find_spec
             monkeypatch.setattr(
                 module, "find_spec", lambda name, find=find: None if name in names else find(name)
@@ -111,7 +120,8 @@ def test_cuda_that_works_comes_first(monkeypatch):
     session = SimpleNamespace(run=lambda *_: None, get_providers=lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(ort_engine, "_session", lambda *_, **__: session)
     assert choose().device == "cuda"
-    assert choose().reason == "the best that works here"
+    assert choose().reason.startswith("the best that works here")
+    assert "onnxruntime" not in choose().reason
 
 
 def test_smallest_model_runs():
@@ -134,7 +144,13 @@ def test_unknown_names(engine, device, words):
 
 def test_problems():
     found = engines.problems()
-    assert list(found) == ["onnxruntime on cuda", "openvino on cpu", "onnxruntime on cpu"]
+    assert list(found) == [
+        "tensorrt on cuda",
+        "tensorrt-rtx on cuda",
+        "onnxruntime on cuda",
+        "openvino on cpu",
+        "onnxruntime on cpu",
+    ]
     assert found["openvino on cpu"] is None
 
 
@@ -251,8 +267,141 @@ def test_threads(graph, name):
 
 
 @pytest.mark.parametrize(
-    "options", [{"threads": 0}, {"threads": -1}, {"precision": "fp16"}, {"precision": ""}]
+    "options",
+    [{"threads": 0}, {"threads": -1}, {"precision": "fp16"}, {"precision": ""}, {"mode": "fast"}],
 )
 def test_wrong_options(graph, options):
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         load(graph, choose("openvino"), **options)
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        load_chain(graph, graph, choose("openvino"), **options)
+
+
+def test_what_is_not_installed_is_said_in_one_phrase(absent):
+    absent("onnxruntime", "tensorrt", "tensorrt_rtx")
+    assert "tensorrt, tensorrt-rtx and onnxruntime-gpu are not installed" in choose().reason
+
+
+def test_throughput(graph):
+    engine = load(graph, choose("openvino"), mode="throughput")
+    rng = np.random.default_rng(0)
+    for count in (1, 7, 2):
+        batch = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        batch.setflags(write=count != 7)
+        assert np.array_equal(engine.infer(batch), 255 - batch)
+    with pytest.raises(EngineError, match="openvino failed on a batch of 2"):
+        engine.infer(np.zeros((2, 31, 32, 3), np.uint8))
+    assert (engine.infer(np.zeros((1, 32, 32, 3), np.uint8)) == 255).all()
+    engine.close()
+    with pytest.raises(EngineError, match=r"after close\(\)"):
+        engine.infer(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_throughput_of_an_engine_without_it(graph):
+    with pytest.raises(ConfigurationError, match="onnxruntime has no mode 'throughput'"):
+        load(graph, choose("onnxruntime", "cpu"), mode="throughput")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_chain(graph, tiny, name):
+    side = (None, tiny.size, tiny.size, 3)
+    signature = Signature(
+        (Tensor("transferred", "uint8", side),), (Tensor("probabilities", "float32", (None, 2)),)
+    )
+    second = Graph(tiny.reader(), "recognizer.onnx", "fp32", signature)
+    chain = load_chain(graph, second, choose(name, "cpu"))
+    batch = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    result = chain.infer(batch)
+    assert np.array_equal(result.first, 255 - batch)
+    alone = load(second, choose(name, "cpu"))
+    assert np.allclose(result.second, alone.infer(result.first))
+    assert min(result.milliseconds) > 0
+    chain.close()
+    chain.close()
+    with pytest.raises(EngineError, match=r"after close\(\)"):
+        chain.infer(batch)
+
+
+def test_chain_whose_second_graph_is_wrong(graph):
+    second = Graph(b"nonsense", "recognizer.onnx", "fp32", graph.signature)
+    with pytest.raises(EngineError, match=r"cannot load recognizer\.onnx"):
+        load_chain(graph, second, choose("openvino"))
+
+
+def test_openvino_loads_the_compiled_graph_from_the_cache(graph, cache_folder, monkeypatch):
+    load(graph, choose("openvino")).close()
+    (note,) = cache_folder.glob("*.note")
+    compiled = []
+    compile_model = openvino.Core.compile_model
+
+    class Core(openvino.Core):
+        def compile_model(self, *arguments):
+            compiled.append(arguments)
+            return compile_model(self, *arguments)
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    batch = np.zeros((1, 32, 32, 3), np.uint8)
+    assert (load(graph, choose("openvino")).infer(batch) == 255).all()
+    assert compiled == []
+    data = bytearray(note.read_bytes())
+    data[-1] ^= 1
+    note.write_bytes(data)
+    assert (load(graph, choose("openvino")).infer(batch) == 255).all()
+    assert len(compiled) == 1
+    load(graph, choose("openvino"), "f32")
+    assert len(list(cache_folder.glob("*.note"))) == 2 - (
+        "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    )
+
+
+def test_openvino_does_without_a_cache_that_cannot_be_used(graph, cache_folder):
+    cache_folder.write_text("a file")
+    batch = np.zeros((1, 32, 32, 3), np.uint8)
+    assert (load(graph, choose("openvino")).infer(batch) == 255).all()
+
+
+def test_bound_run(graph):
+    """What runs on CUDA, with its buffers on the CPU."""
+    session = ort_engine._session(graph.data, "cpu", None)
+    bound = {n: ort_engine.BoundRun(session, graph.signature, n, "cpu") for n in (1, 3)}
+    rng = np.random.default_rng(0)
+    kept = []
+    for count in (1, 3, 1, 3):
+        batch = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        kept.append((bound[count](batch), 255 - batch))
+        assert np.array_equal(bound[count](batch[:, ::-1]), 255 - batch[:, ::-1])
+    for output, expected in kept:
+        assert np.array_equal(output, expected)
+    with pytest.raises(ValueError, match="must be"):
+        bound[3](np.zeros((1, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_onnxruntime_on_cuda_is_bound(graph, monkeypatch, records):
+    """CUDA's session, played by one on the CPU."""
+    asked = []
+    real = ort_engine._session
+
+    def session(data, device, threads, *, tf32=True, recorded=False):
+        asked.append((device, tf32, recorded))
+        if recorded and not records:
+            raise RuntimeError("This session cannot use the graph capture feature")
+        made = real(data, "cpu", threads)
+        monkeypatch.setattr(made, "get_providers", lambda: ["CUDAExecutionProvider"])
+        return made
+
+    bound = ort_engine.BoundRun
+    monkeypatch.setattr(ort_engine, "_session", session)
+    monkeypatch.setattr(ort_engine, "BoundRun", lambda *some: bound(*some[:-1], "cpu"))
+    engine = load(graph, engines.Choice("onnxruntime", "cuda", "test"), "f32")
+    assert ("no CUDA graph: this session cannot" in engine.info.precision) is not records
+    assert asked[0] == ("cuda", False, True)
+    for count in (1, 2, 1):
+        batch = np.full((count, 32, 32, 3), 9, np.uint8)
+        assert (engine.infer(batch) == 246).all()
+    engine.close()
+
+
+def test_threads_are_a_matter_of_cpus(graph):
+    with pytest.raises(ConfigurationError, match="threads are a matter of CPUs"):
+        load(graph, engines.Choice("onnxruntime", "cuda", "test"), threads=2)

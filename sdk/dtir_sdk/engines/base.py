@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +18,7 @@ from dtir_sdk.files import reason
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["auto", "bf16", "f32"]
+Mode = Literal["latency", "throughput"]
 Array = NDArray[Any]
 
 
@@ -131,7 +135,51 @@ class EngineInfo:
         return f"{where}: {self.reason}"
 
 
-class Engine(ABC):
+class _Closable(ABC):
+    """Something loaded that runs one call at a time, and not after `close()`.
+
+    Attributes:
+        info: what it is and why it was picked.
+    """
+
+    def __init__(self, info: EngineInfo) -> None:
+        self.info = info
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def close(self) -> None:
+        """Frees what was loaded; may be called again."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._release()
+
+    @contextmanager
+    def _running(self, batch: Any) -> Iterator[None]:  # noqa: ANN401
+        """Keeps other threads out; what goes wrong inside becomes an `EngineError`."""
+        with self._lock:
+            if self._closed:
+                raise EngineError("used after close(): make a new one")
+            try:
+                yield
+            except Exception as error:
+                raise EngineError(
+                    f"{self.info.engine} failed on a batch of {len(batch)}: {reason(error)}"
+                ) from error
+
+    def _check_finite(self, *outputs: Array | None) -> None:
+        for output in outputs:
+            if output is not None and output.dtype.kind == "f" and not np.isfinite(output).all():
+                raise EngineError(
+                    f"{self.info.engine} gave numbers that are not finite: result refused"
+                )
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Drops what is held, under the lock."""
+
+
+class Engine(_Closable):
     """A loaded graph. May be shared by threads: calls are serialised.
 
     Attributes:
@@ -140,16 +188,15 @@ class Engine(ABC):
     """
 
     def __init__(self, info: EngineInfo, signature: Signature) -> None:
-        self.info = info
+        super().__init__(info)
         self.signature = signature
-        self._lock = threading.Lock()
-        self._closed = False
 
-    def infer(self, batch: Array) -> Array:
+    def infer(self, batch: Any) -> Array:  # noqa: ANN401
         """Runs the graph.
 
         Args:
-            batch: C-contiguous [N, ...] with N of 1 or more, of the graph's input type.
+            batch: C-contiguous [N, ...] with N of 1 or more, of the graph's input type: a NumPy
+                array; for TensorRT also an array on the card.
 
         Returns:
             [N, ...] of the graph's output type; the caller's own.
@@ -157,32 +204,81 @@ class Engine(ABC):
         Raises:
             EngineError: the engine is closed, failed, or gave numbers that are not finite.
         """
-        with self._lock:
-            if self._closed:
-                raise EngineError("used after close(): make a new one")
-            try:
-                output = self._infer(batch)
-            except Exception as error:
-                raise EngineError(
-                    f"{self.info.engine} failed on a batch of {len(batch)}: {reason(error)}"
-                ) from error
-        if output.dtype.kind == "f" and not np.isfinite(output).all():
-            raise EngineError(
-                f"{self.info.engine} gave numbers that are not finite: result refused"
-            )
+        with self._running(batch):
+            output = self._infer(batch)
+        self._check_finite(output)
         return output
-
-    def close(self) -> None:
-        """Frees the graph; may be called again."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._release()
 
     @abstractmethod
     def _infer(self, batch: Array) -> Array:
         """Runs the graph, under the lock; may raise anything."""
 
+
+@dataclass(frozen=True)
+class Chained:
+    """What a chain gives; the arrays are the caller's own.
+
+    Attributes:
+        first: [N, ...], the first graph's output.
+        second: [N, ...], the second graph's output for `first`.
+        milliseconds: what each of the two took in the engine.
+    """
+
+    first: Array
+    second: Array
+    milliseconds: tuple[float, float]
+
+
+class Chain(_Closable):
+    """Two graphs, the second on what the first gives. May be shared by threads.
+
+    Attributes:
+        info: what it is and why it was picked.
+    """
+
+    def infer(self, batch: Any) -> Chained:  # noqa: ANN401
+        """Runs both graphs.
+
+        Args:
+            batch: as for `Engine.infer`.
+
+        Returns:
+            Both outputs and the times.
+
+        Raises:
+            EngineError: as for `Engine.infer`.
+        """
+        with self._running(batch):
+            chained = self._infer(batch)
+        self._check_finite(chained.first, chained.second)
+        return chained
+
     @abstractmethod
+    def _infer(self, batch: Array) -> Chained:
+        """Runs both graphs, under the lock; may raise anything."""
+
+
+class EngineChain(Chain):
+    """Two engines, one after the other, through host memory.
+
+    Args:
+        first: takes the batch.
+        second: takes what the first one gives; both are closed with the chain.
+    """
+
+    def __init__(self, first: Engine, second: Engine) -> None:
+        super().__init__(first.info)
+        self._engines = first, second
+
+    def _infer(self, batch: Array) -> Chained:
+        first, second = self._engines
+        start = perf_counter()
+        between = first.infer(batch)
+        middle = perf_counter()
+        output = second.infer(between)
+        end = perf_counter()
+        return Chained(between, output, (1e3 * (middle - start), 1e3 * (end - middle)))
+
     def _release(self) -> None:
-        """Drops what the engine holds, under the lock."""
+        for engine in self._engines:
+            engine.close()

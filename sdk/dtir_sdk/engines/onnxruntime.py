@@ -15,6 +15,7 @@ from dtir_sdk.engines.base import (
     Engine,
     EngineInfo,
     Graph,
+    Mode,
     Precision,
     Problem,
     Signature,
@@ -69,12 +70,16 @@ def _cuda_problem() -> Problem | None:
 class OnnxRuntimeEngine(Engine):
     """A graph in ONNX Runtime.
 
+    On CUDA, input and output stay bound to buffers on the card, one pair a batch size, and the
+    whole graph is launched as one CUDA graph where ONNX Runtime can record it.
+
     Args:
         graph: what to load.
         choice: why this engine, and on which device.
         precision: `auto` is the file's own (on CUDA, FP32 arithmetic may use TF32); `f32` is
             FP32 without TF32. bf16 cannot be had: the arithmetic is in the file.
         threads: CPU threads; None leaves it to ONNX Runtime.
+        mode: must be `latency`.
 
     Raises:
         BundleError: the graph's signature is wrong.
@@ -82,15 +87,21 @@ class OnnxRuntimeEngine(Engine):
     """
 
     def __init__(
-        self, graph: Graph, choice: Choice, precision: Precision, threads: int | None
+        self,
+        graph: Graph,
+        choice: Choice,
+        precision: Precision,
+        threads: int | None = None,
+        mode: Mode = "latency",  # noqa: ARG002  # the other one is refused by `load`
     ) -> None:
         if precision == "bf16" or (precision == "f32" and graph.precision == "fp16"):
             raise EngineError(
                 f"onnxruntime computes {graph.file} as it is stored ({graph.precision}), not in "
                 f"{precision}: ask for precision 'auto', or export another bundle"
             )
+        tf32 = precision != "f32"
         try:
-            session = _session(graph.data, choice.device, threads, tf32=precision != "f32")
+            session, note = _whole_or_not(graph.data, choice.device, threads, tf32=tf32)
         except Exception as error:
             raise EngineError(f"onnxruntime cannot load {graph.file}: {reason(error)}") from error
         if session.get_providers()[0] != _PROVIDERS[choice.device]:
@@ -101,24 +112,99 @@ class OnnxRuntimeEngine(Engine):
         )
         graph.check(signature)
         self._session: onnxruntime.InferenceSession | None = session
-        self._input = signature.inputs[0].name
+        self._bound: dict[int, BoundRun] = {}
+        self._device = choice.device
         processor = platform.processor() or platform.machine()
         if choice.device == "cuda":
             processor = "NVIDIA"
-        info = EngineInfo(NAME, choice.device, processor, graph.precision, choice.reason)
+        info = EngineInfo(NAME, choice.device, processor, f"{graph.precision}{note}", choice.reason)
         super().__init__(info, signature)
 
     def _infer(self, batch: Array) -> Array:
         assert self._session is not None
-        output: Array = self._session.run(None, {self._input: batch})[0]
-        return output
+        if self._device == "cpu":
+            output: Array = self._session.run(None, {self.signature.inputs[0].name: batch})[0]
+            return output
+        if len(batch) not in self._bound:
+            bound = BoundRun(self._session, self.signature, len(batch), self._device)
+            self._bound[len(batch)] = bound
+        return self._bound[len(batch)](batch)
 
     def _release(self) -> None:
+        self._bound.clear()
         self._session = None
 
 
+class BoundRun:
+    """A session's input and output, bound to buffers on a device for one batch size.
+
+    Args:
+        session: the session.
+        signature: its one input and one output.
+        count: N.
+        device: where the buffers are.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        signature: Signature,
+        count: int,
+        device: Device,
+    ) -> None:
+        import onnxruntime
+
+        self._session = session
+        self._input, self._output = (
+            onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                [count, *(side or 1 for side in port.shape[1:])], np.dtype(port.dtype), device, 0
+            )
+            for port in (signature.inputs[0], signature.outputs[0])
+        )
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(signature.inputs[0].name, self._input)
+        self._binding.bind_ortvalue_output(signature.outputs[0].name, self._output)
+        self._options = onnxruntime.RunOptions()
+        # One recording a batch size; without CUDA graphs the entry has no meaning.
+        self._options.add_run_config_entry("gpu_graph_id", str(count))
+
+    def __call__(self, batch: Array) -> Array:
+        """Runs.
+
+        Args:
+            batch: [N, ...] of the input's type.
+
+        Returns:
+            [N, ...]; the caller's own.
+        """
+        if list(batch.shape) != self._input.shape():
+            raise ValueError(f"the batch is {list(batch.shape)}, and must be {self._input.shape()}")
+        self._input.update_inplace(np.ascontiguousarray(batch))
+        self._session.run_with_iobinding(self._binding, self._options)
+        # On the CPU this would be a view.
+        return np.array(self._output.numpy())
+
+
+def _whole_or_not(
+    data: bytes, device: Device, threads: int | None, *, tf32: bool
+) -> tuple[onnxruntime.InferenceSession, str]:
+    """A session that records CUDA graphs where it can; and what to say where it cannot."""
+    if device == "cpu":
+        return _session(data, device, threads), ""
+    try:
+        return _session(data, device, threads, tf32=tf32, recorded=True), ""
+    except Exception as error:
+        session = _session(data, device, threads, tf32=tf32)
+        return session, f", no CUDA graph: {reason(error)}"
+
+
 def _session(
-    data: bytes, device: Device, threads: int | None, *, tf32: bool = True
+    data: bytes,
+    device: Device,
+    threads: int | None,
+    *,
+    tf32: bool = True,
+    recorded: bool = False,
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
@@ -133,7 +219,11 @@ def _session(
         # CUDA and cuDNN may come as wheels, which the loader of the system does not know.
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
-        cuda = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "1" if tf32 else "0"}
+        cuda = {
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "use_tf32": "1" if tf32 else "0",
+            "enable_cuda_graph": "1" if recorded else "0",
+        }
         providers = [(_CUDA, cuda)]
     session = onnxruntime.InferenceSession(data, options, providers=providers)
     # Else a failed run would be repeated on the CPU, unasked.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dtir_sdk.engines.base import (
     Array,
@@ -12,11 +16,13 @@ from dtir_sdk.engines.base import (
     Engine,
     EngineInfo,
     Graph,
+    Mode,
     Precision,
     Problem,
     Signature,
     Tensor,
 )
+from dtir_sdk.engines.cache import EngineCache
 from dtir_sdk.errors import EngineError
 from dtir_sdk.files import reason
 
@@ -45,14 +51,17 @@ def capabilities() -> tuple[str, ...]:
 class OpenVinoEngine(Engine):
     """A graph in OpenVINO on the CPU.
 
-    One picture goes through a graph of fixed shape, which is about 8% faster; a batch goes
-    through one of free N, compiled when first needed.
+    One picture goes through a graph of fixed shape, which is about 8% faster. A batch goes through
+    one of free N, compiled when first needed; in the mode `throughput`, its pictures go through
+    the fixed one, several at once. The compiled graph is kept in the cache, from which it loads
+    in half the time.
 
     Args:
         graph: what to load.
         choice: why this engine.
         precision: `auto` is bf16 where the CPU has it, f32 otherwise.
         threads: CPU threads; None leaves it to OpenVINO.
+        mode: `latency` or `throughput`.
 
     Raises:
         BundleError: the graph's signature is wrong.
@@ -60,7 +69,12 @@ class OpenVinoEngine(Engine):
     """
 
     def __init__(
-        self, graph: Graph, choice: Choice, precision: Precision, threads: int | None
+        self,
+        graph: Graph,
+        choice: Choice,
+        precision: Precision,
+        threads: int | None = None,
+        mode: Mode = "latency",
     ) -> None:
         import openvino
 
@@ -71,52 +85,101 @@ class OpenVinoEngine(Engine):
             raise EngineError("this CPU does not compute bf16: ask for precision 'auto' or 'f32'")
         hint = "bf16" if has_bf16 and precision != "f32" else "f32"
         self._options: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": mode.upper(),
             "INFERENCE_PRECISION_HINT": hint,
         }
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        try:
-            self._model = self._core.read_model(graph.data)
-        except RuntimeError as error:
-            raise EngineError(f"openvino cannot load {graph.file}: {reason(error)}") from error
-        signature = _signature(self._model)
-        graph.check(signature)
-        single = self._model.clone()
-        single.reshape([1, *signature.inputs[0].shape[1:]])
-        self._single: openvino.InferRequest | None = self._compile(single, graph.file)
-        self._batch: openvino.InferRequest | None = None
-        self._file = graph.file
-        stored = "" if graph.precision == "fp32" else f", {graph.precision} file"
+        self._graph = graph
         processor = str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        compiled = self._kept_or_compiled(processor)
+        self._single: openvino.InferRequest | None = None
+        self._batch: openvino.InferRequest | None = None
+        self._queue: openvino.AsyncInferQueue | None = None
+        if mode == "throughput":
+            self._queue = openvino.AsyncInferQueue(compiled)
+            self._queue.set_callback(_keep)
+        else:
+            self._single = compiled.create_infer_request()
+        stored = "" if graph.precision == "fp32" else f", {graph.precision} file"
         info = EngineInfo(NAME, choice.device, processor, f"{hint}{stored}", choice.reason)
-        super().__init__(info, signature)
+        super().__init__(info, graph.signature)
 
-    def _compile(self, model: openvino.Model, file: str) -> openvino.InferRequest:
+    def _kept_or_compiled(self, processor: str) -> openvino.CompiledModel:
+        """The graph for one picture: out of the cache, or compiled and put there."""
+        graph, cache = self._graph, EngineCache()
+        name = (
+            f"{NAME} {self._openvino.__version__} on {processor}: {self._options} "
+            f"{graph.signature} {hashlib.sha256(graph.data).hexdigest()}"
+        )
+        # Without a cache that can be used the start is slower, and nothing else.
+        with suppress(EngineError, RuntimeError):
+            kept = cache.recall(name)
+            if kept:
+                return self._core.import_model(kept, "CPU", self._options)
+        model = self._read()
+        model.reshape([1, *(side or 1 for side in graph.signature.inputs[0].shape[1:])])
+        compiled = self._compile(model)
+        with suppress(EngineError):
+            cache.remember(name, compiled.export_model().getvalue())
+        return compiled
+
+    def _read(self) -> openvino.Model:
         try:
-            return self._core.compile_model(model, "CPU", self._options).create_infer_request()
+            model = self._core.read_model(self._graph.data)
         except RuntimeError as error:
-            raise EngineError(f"openvino cannot compile {file}: {reason(error)}") from error
+            raise EngineError(
+                f"openvino cannot load {self._graph.file}: {reason(error)}"
+            ) from error
+        self._graph.check(_signature(model))
+        return model
+
+    def _compile(self, model: openvino.Model) -> openvino.CompiledModel:
+        try:
+            return self._core.compile_model(model, "CPU", self._options)
+        except RuntimeError as error:
+            raise EngineError(
+                f"openvino cannot compile {self._graph.file}: {reason(error)}"
+            ) from error
 
     def _infer(self, batch: Array) -> Array:
+        if self._queue is not None:
+            return self._infer_at_once(batch)
         if len(batch) == 1:
             request = self._single
         else:
             if self._batch is None:
-                self._batch = self._compile(self._model, self._file)
+                self._batch = self._compile(self._read()).create_infer_request()
             request = self._batch
         assert request is not None
-        # OpenVINO shares only memory that it might write to; a read-only array is copied.
-        shared = batch.flags.writeable
-        request.set_input_tensor(self._openvino.Tensor(batch, shared_memory=shared))
+        request.set_input_tensor(self._tensor(batch))
         request.start_async()
         request.wait()
         output: Array = request.get_output_tensor().data.copy()
         return output
 
+    def _infer_at_once(self, batch: Array) -> Array:
+        assert self._queue is not None
+        port = self.signature.outputs[0]
+        output = np.empty((len(batch), *(side or 1 for side in port.shape[1:])), port.dtype)
+        try:
+            for number in range(len(batch)):
+                picture = self._tensor(batch[number : number + 1])
+                self._queue.start_async({0: picture}, output[number])
+        finally:
+            self._queue.wait_all()
+        return output
+
+    def _tensor(self, batch: Array) -> openvino.Tensor:
+        # OpenVINO shares only memory that it might write to; a read-only array is copied.
+        return self._openvino.Tensor(batch, shared_memory=batch.flags.writeable)
+
     def _release(self) -> None:
-        del self._model
-        self._single = self._batch = None
+        self._single = self._batch = self._queue = None
+
+
+def _keep(request: openvino.InferRequest, output: Array) -> None:
+    output[...] = request.get_output_tensor().data[0]
 
 
 def _signature(model: openvino.Model) -> Signature:

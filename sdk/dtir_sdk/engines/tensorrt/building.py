@@ -1,0 +1,287 @@
+"""An ONNX graph becomes a serialised engine, on what TensorRT 8.6 to 11 and TensorRT-RTX share.
+
+It needs nothing but the library: no torch, no onnx, and for TensorRT-RTX no GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dtir_sdk.engines.base import Graph, Signature
+from dtir_sdk.engines.tensorrt.library import Library
+from dtir_sdk.engines.tensorrt.progress import Bar, TerminalBar, monitor
+from dtir_sdk.errors import ConfigurationError, EngineError
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """Batch sizes that one optimisation profile serves.
+
+    Attributes:
+        least: the smallest.
+        best: the one to be fast at.
+        most: the largest; equal to `least`, the profile is static.
+
+    Raises:
+        ConfigurationError: they are not in this order, or below 1.
+    """
+
+    least: int
+    best: int
+    most: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.best <= self.most:
+            raise ConfigurationError(
+                f"a batch range needs 1 <= least <= best <= most, and is {self}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.least}/{self.best}/{self.most}"
+
+    def __contains__(self, count: int) -> bool:
+        return self.least <= count <= self.most
+
+
+# One picture is the live camera's case and gets kernels of its own.
+DEFAULT_BATCHES = (BatchRange(1, 1, 1), BatchRange(2, 8, 16))
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build.
+
+    Attributes:
+        batches: the profiles, one or more.
+        tf32: whether FP32 convolutions may use TF32, where the card has it.
+        half: whether a TensorRT without strong types (8.6) may compute an FP16 graph in FP16.
+            Newer ones compute what the graph says.
+        workspace: most bytes of scratch memory of a layer.
+        compute_capabilities: cards to build for, such as `8.9`, TensorRT-RTX only; none is the
+            card that is there, or where there is none, what the library takes by itself.
+
+    Raises:
+        ConfigurationError: there is no profile, or no workspace.
+    """
+
+    batches: tuple[BatchRange, ...] = DEFAULT_BATCHES
+    tf32: bool = True
+    half: bool = True
+    workspace: int = 1 << 30
+    compute_capabilities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.batches:
+            raise ConfigurationError("an engine needs one batch range or more")
+        if self.workspace < 1:
+            raise ConfigurationError(f"workspace must be 1 byte or more, not {self.workspace}")
+
+    def __str__(self) -> str:
+        cards = ",".join(self.compute_capabilities) or "this card"
+        return f"workspace {self.workspace}, for {cards}"
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What a build gives.
+
+    Attributes:
+        data: the serialised engine.
+        timings: the timing cache, which makes the next build on this card shorter; empty where
+            the library keeps none.
+    """
+
+    data: bytes
+    timings: bytes
+
+
+def build_engine(
+    library: Library,
+    graph: Graph,
+    options: BuildOptions | None = None,
+    *,
+    timings: bytes = b"",
+    bar: Bar | None = None,
+    active: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> BuiltEngine:
+    """Builds an engine. Ctrl-C ends the build at its next step (TensorRT 10 and newer).
+
+    Args:
+        library: from `open_library`.
+        graph: the graph, with the signature that it must have.
+        options: how; None is the default.
+        timings: the timing cache of an earlier build on this card.
+        bar: shows the progress; None shows a bar on stderr where that is a terminal.
+        active: makes a CUDA context current in the thread that builds.
+
+    Raises:
+        BundleError: the graph's signature is wrong.
+        EngineError: the library cannot read or build the graph.
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+    options = options or BuildOptions()
+    cancelled = threading.Event()
+    with bar or TerminalBar(f"building {graph.file} for {library.name}") as report:
+
+        def work() -> BuiltEngine:
+            with active():
+                return _build(library, graph, options, timings, report, cancelled)
+
+        return _interruptible(work, cancelled)
+
+
+def _interruptible(work: Callable[[], _Result], cancelled: threading.Event) -> _Result:
+    """Works in a thread: in this one, TensorRT would not let Python see Ctrl-C."""
+    with ThreadPoolExecutor(1, "dtir-build") as pool:
+        future = pool.submit(work)
+        try:
+            while not future.done():
+                wait([future], timeout=0.2)
+        except BaseException:
+            cancelled.set()
+            raise
+        return future.result()
+
+
+def _build(
+    library: Library,
+    graph: Graph,
+    options: BuildOptions,
+    timings: bytes,
+    report: Callable[[float], None],
+    cancelled: threading.Event,
+) -> BuiltEngine:
+    trt = library.trt
+    library.log.errors.clear()
+    # TensorRT wants it to outlive all that follows.
+    watcher = monitor(trt, report, cancelled) if hasattr(trt, "IProgressMonitor") else None
+    try:
+        builder = trt.Builder(library.log)
+    except TypeError as error:
+        # What the bindings make of a null pointer.
+        raise EngineError(f"{library.name} cannot start: {library.complaints()}") from error
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, library.log)
+    if not parser.parse(graph.data):
+        raise EngineError(f"{library.name} cannot read {graph.file}: {_parser_errors(parser)}")
+    graph.check(_network_signature(library, network))
+    config = builder.create_builder_config()
+    _configure(library, config, graph, network, options)
+    _add_profiles(builder, config, network, options)
+    keeps_timings = library.name == "tensorrt"
+    if keeps_timings:
+        # A damaged one is refused by the library, which then starts an empty one.
+        cache = config.create_timing_cache(timings) or config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    if watcher is not None:
+        config.progress_monitor = watcher
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        if cancelled.is_set():
+            raise KeyboardInterrupt
+        raise EngineError(f"{library.name} cannot build {graph.file}: {library.complaints()}")
+    report(1.0)
+    kept = bytes(config.get_timing_cache().serialize()) if keeps_timings else b""
+    return BuiltEngine(bytes(plan), kept)
+
+
+def _network_flags(trt: Any) -> int:  # noqa: ANN401
+    flags = trt.NetworkDefinitionCreationFlag
+    for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
+        if hasattr(flags, name):
+            return 1 << int(getattr(flags, name))
+    return 0
+
+
+def _parser_errors(parser: Any) -> str:  # noqa: ANN401
+    texts = [parser.get_error(number).desc() for number in range(parser.num_errors)]
+    return "; ".join(" ".join(text.split()) for text in texts) or "it gave no reason"
+
+
+def _network_signature(library: Library, network: Any) -> Signature:  # noqa: ANN401
+    inputs = [network.get_input(number) for number in range(network.num_inputs)]
+    outputs = [network.get_output(number) for number in range(network.num_outputs)]
+    return Signature(
+        tuple(library.tensor(port.name, port.dtype, port.shape) for port in inputs),
+        tuple(library.tensor(port.name, port.dtype, port.shape) for port in outputs),
+    )
+
+
+def _configure(
+    library: Library,
+    config: Any,  # noqa: ANN401
+    graph: Graph,
+    network: Any,  # noqa: ANN401
+    options: BuildOptions,
+) -> None:
+    trt = library.trt
+    flags = trt.BuilderFlag
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if not options.tf32 and hasattr(flags, "TF32"):
+        config.clear_flag(flags.TF32)
+    # TensorRT-RTX lets a CUDA graph capture only engines that take their memory from us.
+    if hasattr(flags, "REQUIRE_USER_ALLOCATION"):
+        config.set_flag(flags.REQUIRE_USER_ALLOCATION)
+    if not library.strongly_typed:
+        _permit_precision(trt, config, graph, network, options)
+    if options.compute_capabilities:
+        _name_cards(library, config, options.compute_capabilities)
+
+
+def _permit_precision(
+    trt: Any,  # noqa: ANN401
+    config: Any,  # noqa: ANN401
+    graph: Graph,
+    network: Any,  # noqa: ANN401
+    options: BuildOptions,
+) -> None:
+    """Tells TensorRT 8.6, which does not heed the graph's types, what it may compute in."""
+    # There, contexts for several batch sizes of one profile must be asked for.
+    previews = getattr(trt, "PreviewFeature", None)
+    if previews is not None and hasattr(previews, "PROFILE_SHARING_0806"):
+        config.set_preview_feature(previews.PROFILE_SHARING_0806, True)
+    if graph.precision == "int8":
+        config.set_flag(trt.BuilderFlag.INT8)
+    if graph.precision == "fp16" and options.half:
+        config.set_flag(trt.BuilderFlag.FP16)
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        # The squares that a normalisation adds up leave the range of FP16.
+        for number in range(network.num_layers):
+            layer = network.get_layer(number)
+            if layer.type == trt.LayerType.NORMALIZATION:
+                layer.precision = trt.float32
+
+
+def _name_cards(library: Library, config: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401
+    if not hasattr(config, "set_compute_capability"):
+        raise ConfigurationError(
+            f"{library.name} builds for the card that is there: leave compute_capabilities empty"
+        )
+    known = library.trt.ComputeCapability
+    config.num_compute_capabilities = len(names)
+    for number, name in enumerate(names):
+        member = f"SM{name.replace('.', '')}"
+        if not hasattr(known, member):
+            served = sorted(each for each in dir(known) if each.startswith("SM"))
+            raise ConfigurationError(
+                f"{library.name} {library.version} does not build for {name}: "
+                f"it builds for {', '.join(served)}"
+            )
+        config.set_compute_capability(getattr(known, member), number)
+
+
+def _add_profiles(builder: Any, config: Any, network: Any, options: BuildOptions) -> None:  # noqa: ANN401
+    port = network.get_input(0)
+    sides = tuple(port.shape)[1:]
+    for batches in options.batches:
+        profile = builder.create_optimization_profile()
+        counts = (batches.least, batches.best, batches.most)
+        profile.set_shape(port.name, *((count, *sides) for count in counts))
+        config.add_optimization_profile(profile)

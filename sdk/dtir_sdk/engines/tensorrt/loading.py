@@ -1,0 +1,150 @@
+"""A graph becomes a stage that can run: out of the cache, or built and put there."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from dtir_sdk.engines.base import Graph, Precision
+from dtir_sdk.engines.cache import EngineCache, EngineKey
+from dtir_sdk.engines.tensorrt.building import BuildOptions, build_engine
+from dtir_sdk.engines.tensorrt.cuda import Cuda, Gpu
+from dtir_sdk.engines.tensorrt.execution import Stage
+from dtir_sdk.engines.tensorrt.library import Library
+from dtir_sdk.engines.tensorrt.progress import TerminalBar
+from dtir_sdk.errors import EngineError
+
+
+@dataclass(frozen=True)
+class LoadedStage:
+    """A stage, and where it came from.
+
+    Attributes:
+        stage: ready to run.
+        built: why it had to be built; None where it was in the cache.
+    """
+
+    stage: Stage
+    built: str | None
+
+
+def load_stage(
+    library: Library,
+    cuda: Cuda,
+    graph: Graph,
+    precision: Precision,
+    cache: EngineCache | None = None,
+    options: BuildOptions | None = None,
+) -> LoadedStage:
+    """Loads a graph's engine; builds it, which takes minutes, where the cache does not have it.
+
+    Args:
+        library: from `open_library`.
+        cuda: the context to load it in.
+        graph: the graph, with the signature that it must have.
+        precision: `auto` is the file's own; `f32` is FP32 without TF32.
+        cache: where engines are kept; None is the user's.
+        options: how to build; None is the default for this card and precision.
+
+    Raises:
+        BundleError: the graph's signature is wrong.
+        EngineError: it cannot be had in this precision, built, kept or loaded.
+    """
+    check_precision(library, graph, precision)
+    cache = cache or EngineCache()
+    options = options or BuildOptions(tf32=precision != "f32", half=not cuda.gpu.slow_half)
+    key = engine_key(library, cuda.gpu, graph, options)
+    timings = f"timings {library.name} {library.version} {cuda.gpu}"
+
+    def build(why: str) -> bytes:
+        built = build_engine(
+            library,
+            graph,
+            options,
+            timings=cache.recall(timings),
+            bar=TerminalBar(f"{library.name}: building {graph.file} for {cuda.gpu.name} ({why})"),
+            active=cuda.active,
+        )
+        if built.timings:
+            cache.remember(timings, built.timings)
+        return built.data
+
+    def waiting() -> None:
+        with TerminalBar(f"{library.name}: another process is building: waiting for it"):
+            pass
+
+    fetched = cache.fetch(key, graph.file, build, waiting)
+    why = fetched.built
+    with cuda.active():
+        engine = _deserialise(library, fetched.data)
+    if engine is None and why is None:
+        # Right by its key and whole by its hash, and still not for this machine.
+        refused = f"the cached one does not load ({library.complaints()})"
+        cache.drop(key)
+        why = refused
+        fetched = cache.fetch(key, graph.file, lambda _: build(refused), waiting)
+        with cuda.active():
+            engine = _deserialise(library, fetched.data)
+    if engine is None:
+        raise EngineError(
+            f"{library.name} cannot load the engine of {graph.file}: {library.complaints()}"
+        )
+    signature = library.signature(engine)
+    graph.check(signature)
+    return LoadedStage(Stage(engine, signature, graph.file, options.batches), why)
+
+
+def engine_key(library: Library, gpu: Gpu, graph: Graph, options: BuildOptions) -> EngineKey:
+    """Returns what the engine of a graph is kept under."""
+    return EngineKey(
+        onnx_sha256=hashlib.sha256(graph.data).hexdigest(),
+        batches=", ".join(map(str, options.batches)),
+        library=library.name,
+        library_version=library.version,
+        cuda_version=_dotted(gpu.cuda_version),
+        driver_version=gpu.driver_version,
+        gpu=gpu.name,
+        compute_capability=_dotted(gpu.compute_capability),
+        precision=arithmetic(library, gpu, graph, options),
+        options=str(options),
+    )
+
+
+def check_precision(library: Library, graph: Graph, precision: Precision) -> None:
+    """Refuses an arithmetic that the file does not hold.
+
+    Raises:
+        EngineError: it is bf16, or FP32 for a file that is not.
+    """
+    if precision == "bf16" or (precision == "f32" and graph.precision != "fp32"):
+        raise EngineError(
+            f"{library.name} computes {graph.file} as it is stored ({graph.precision}), not in "
+            f"{precision}: ask for precision 'auto', or export another bundle"
+        )
+
+
+def arithmetic(library: Library, gpu: Gpu, graph: Graph, options: BuildOptions) -> str:
+    """Says what a graph is computed in on a card, for the user to read."""
+    if graph.precision == "fp32":
+        tensor_cores = options.tf32 and gpu.compute_capability >= (8, 0)
+        return "fp32, tf32 allowed" if tensor_cores else "fp32"
+    if graph.precision == "fp16" and gpu.slow_half:
+        if library.strongly_typed or options.half:
+            return "fp16, slow: 1/64 of fp32 on this card; use an int8 or fp32 bundle"
+        return "fp32 from an fp16 file, since fp16 arithmetic is 1/64 of fp32 on this card"
+    return graph.precision
+
+
+def _deserialise(library: Library, data: bytes) -> Any:  # noqa: ANN401
+    library.log.errors.clear()
+    try:
+        runtime = library.trt.Runtime(library.log)
+    except TypeError as error:
+        # What the bindings make of a null pointer.
+        raise EngineError(f"{library.name} cannot start: {library.complaints()}") from error
+    return runtime.deserialize_cuda_engine(data)
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
