@@ -64,7 +64,7 @@ class VideoSource(Source):
             return
         video = self._video
         if video.damaged:
-            self._tell(f"{self.name}: {video.damaged} damaged frames were left out")
+            self._tell(f"{self.name}: damaged frames that were left out: {video.damaged}")
         # The number of frames is often but an estimate from the duration: both must fall short.
         if video.length is not None:
             least = (1 - _MISSING_SHARE) * video.length

@@ -47,7 +47,8 @@ class ScriptedDevice:
 
 
 class Server:
-    """Serves one script a connection, then nothing: pictures are sent as MJPEG, numbers slept;
+    """Serves one script a connection, then nothing: pictures are sent as MJPEG, bytes in the place
+    of a picture's, numbers slept;
     "stall" keeps the connection open in silence, "mute" does so before it has answered."""
 
     def __init__(self) -> None:
@@ -97,7 +98,9 @@ class Server:
                 elif isinstance(step, str):
                     self.over.wait(10)
                 else:
-                    data = cv2.imencode(".jpg", step)[1].tobytes()
+                    data = step
+                    if not isinstance(data, bytes):
+                        data = cv2.imencode(".jpg", step)[1].tobytes()
                     head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
                     handler.wfile.write(head % len(data) + data + b"\r\n")
                     handler.wfile.flush()

@@ -60,11 +60,11 @@ def camera(tmp_path, monkeypatch):
     node.touch()
     told = []
 
-    def open_camera(frames=(), *, opens=True, fixed=False, **wishes):
+    def open_camera(frames=(), *, opens=True, fixed=False, timeout=1.0, **wishes):
         capture = FakeCapture(frames, opens)
         capture.fixed = fixed
         monkeypatch.setattr(devices.cv2, "VideoCapture", capture)
-        return Camera(node, timeout=1.0, tell=told.append, **wishes), capture
+        return Camera(node, timeout=timeout, tell=told.append, **wishes), capture
 
     open_camera.node, open_camera.told = node, told
     return open_camera
@@ -87,6 +87,12 @@ def test_damaged_frames_of_a_camera_are_passed_over(camera, picture):
 def test_a_camera_that_stops(camera):
     opened, _ = camera()
     with pytest.raises(SourceError, match=r"video0 stopped giving frames: check its cable"):
+        opened.read()
+
+
+def test_a_camera_is_not_asked_again_after_its_time(camera, picture):
+    opened, _ = camera([None, picture()], timeout=1e-9)
+    with pytest.raises(SourceError, match="stopped giving frames"):
         opened.read()
 
 
@@ -154,16 +160,29 @@ def live(server, timeout=0.3, **options):
     )
 
 
+def frames_of(stream):
+    """All frames of a stream, which is closed."""
+    frames = []
+    while (frame := stream.read()) is not None:
+        frames.append(frame)
+    stream.close()
+    return frames
+
+
 def test_a_stream_that_ends(server, picture):
     server.scripts = [[picture(40 * number) for number in range(6)]]
     stream = NetworkStream(server.address, 2.0)
-    levels = []
-    while (frame := stream.read()) is not None:
-        assert frame.dtype == np.uint8
-        assert frame.shape == (24, 32, 3)
-        levels.append(frame.mean())
-    stream.close()
-    assert np.allclose(levels, [40 * number for number in range(6)], atol=3)
+    frames = frames_of(stream)
+    assert {(frame.dtype, frame.shape) for frame in frames} == {(np.dtype(np.uint8), (24, 32, 3))}
+    assert np.allclose(
+        [frame.mean() for frame in frames], [40 * number for number in range(6)], atol=3
+    )
+
+
+def test_a_damaged_frame_does_not_end_a_stream(server, picture):
+    server.scripts = [[picture(1)] * 3 + [b"\xff\xd8\xff no picture"] + [picture(200)] * 3]
+    stream = NetworkStream(server.address, 2.0)
+    assert frames_of(stream)[-1].mean() > 150
 
 
 def test_a_stream_that_ends_ends_the_source(server, picture):
@@ -176,11 +195,7 @@ def test_a_stream_that_ends_ends_the_source(server, picture):
 def test_a_stream_whose_pictures_change_in_size(server, picture):
     server.scripts = [[picture(9)] * 3 + [picture(9, 48, 48)] * 3]
     stream = NetworkStream(server.address, 2.0)
-    shapes = []
-    while (frame := stream.read()) is not None:
-        shapes.append(frame.shape)
-    stream.close()
-    assert shapes == [(24, 32, 3)] * 6
+    assert [frame.shape for frame in frames_of(stream)] == [(24, 32, 3)] * 6
 
 
 def test_a_stream_that_stalls(server, picture):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dtir_sdk.capture import files
 from dtir_sdk.capture.files import IterableSource, PictureSource, VideoSource
 from dtir_sdk.errors import PictureError
 
@@ -80,19 +81,41 @@ def test_damaged_frames_are_told_of(film, tmp_path):
     told = []
     with VideoSource(damaged, told.append) as source:
         assert len(list(source)) == FRAMES - 1
-    assert told == [f"{damaged}: 1 damaged frames were left out"]
+    assert told == [f"{damaged}: damaged frames that were left out: 1"]
 
 
-def test_a_video_is_closed_while_it_is_read(film):
+def test_a_video_is_closed_while_it_is_read(film, monkeypatch):
     """From another thread; OpenCV must not free what it reads."""
-    for _ in range(10):
-        source = VideoSource(film)
-        closer = threading.Thread(target=source.close)
-        next(source)
-        closer.start()
-        list(source)
-        closer.join()
-        assert list(source) == []
+    reads, may_go_on = threading.Event(), threading.Event()
+    done = []
+
+    class Slow(files.VideoReader):
+        def read(self):
+            reads.set()
+            may_go_on.wait(5)
+            done.append("read")
+            return super().read()
+
+        def close(self):
+            done.append("closed")
+            super().close()
+
+    monkeypatch.setattr(files, "VideoReader", Slow)
+    source = VideoSource(film)
+    given = []
+    reader = threading.Thread(target=lambda: given.extend(source))
+    reader.start()
+    assert reads.wait(5)
+    closer = threading.Thread(target=source.close)
+    closer.start()
+    closer.join(0.02)
+    may_go_on.set()
+    reader.join(5)
+    closer.join(5)
+    assert done[0] == "read"
+    assert done.count("closed") == 1
+    assert len(given) == done.count("read")
+    assert list(source) == []
 
 
 @pytest.fixture

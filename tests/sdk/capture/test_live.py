@@ -150,7 +150,7 @@ def test_a_driver_that_hangs(scripted, monkeypatch):
     source.close()
     assert time.monotonic() - start < 0.5
     never.set()
-    source._thread.join(5)
+    wait_until(lambda: all("the camera" not in thread.name for thread in threading.enumerate()))
 
 
 def test_a_driver_that_hangs_on_opening(scripted, monkeypatch):
@@ -258,14 +258,16 @@ def test_an_event_that_raises_ends_the_source(scripted, picture):
 
 
 def test_an_event_may_close_the_source(scripted, picture):
-    made = []
+    made, closed = [], []
     ready = threading.Event()
 
     def close(_):
         ready.wait(5)
         made[0].close()
+        closed.append(True)
 
     with opened(scripted([picture()]), reconnects=1, on_event=close) as source:
         made.append(source)
         ready.set()
         list(source)
+    assert closed == [True]

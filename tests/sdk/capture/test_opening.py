@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from dtir_sdk.capture import Source, opening
+from dtir_sdk.capture import Source, live, opening
 from dtir_sdk.capture.files import IterableSource, PictureSource, VideoSource
 from dtir_sdk.errors import ConfigurationError, PictureError, SourceError
 
@@ -60,6 +61,17 @@ def test_cameras(cameras, uri, camera):
     ((named, options),) = cameras
     assert named == camera
     assert (options["width"], options["height"], options["rate"]) == (1280, 720, 30)
+
+
+def test_a_camera_may_take_longer_to_open(monkeypatch, scripted, picture):
+    def open_camera(*_, **__):
+        time.sleep(0.05)
+        return scripted([picture()])
+
+    monkeypatch.setattr(live, "_GRACE", 0.0)
+    monkeypatch.setattr(opening, "Camera", open_camera)
+    with Source.open(0, timeout=0.01) as source:
+        assert source.name == "camera 0"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux says what is in the way")
