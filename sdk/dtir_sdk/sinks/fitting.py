@@ -29,8 +29,8 @@ def fit(picture: Picture, width: int, height: int) -> Picture:
         uint8 [height, width, 3], contiguous; the same array where nothing is to be done.
 
     Examples:
-        >>> fit(np.full((3, 5, 3), 7, np.uint8), 6, 4).min()
-        7
+        >>> fit(np.full((3, 5, 3), 7, np.uint8), 6, 4)[..., 0].tolist()[3]
+        [7, 7, 7, 7, 7, 7]
         >>> fit(np.full((2, 2, 3), 7, np.uint8), 8, 4)[..., 0].tolist()[0]
         [0, 0, 7, 7, 7, 7, 0, 0]
     """
