@@ -52,12 +52,14 @@ configurations = st.builds(
         adversarial_weight=weights,
         recognition_weight=weights,
         restoration_weight=weights,
+        similarity_weight=weights,
         average=shares,
         round_to_bytes=st.booleans(),
         jpeg_quality=st.none() | st.integers(1, 100),
         precision=st.sampled_from(["bf16-mixed", "32-true"]),
     ),
     seed=st.integers(0, 2**63 - 1),
+    start_from=st.none() | st.text(),
 )
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -134,6 +136,18 @@ def test_a_setting_of_another_type_is_refused(section, name, value):
         Configuration.from_json(document, "run.json")
 
 
+def test_a_start_of_another_type_is_refused():
+    document = PRESETS["tiny"].to_json() | {"start_from": 3}
+    with pytest.raises(ConfigurationError, match=r"run\.json.*start_from is 3"):
+        Configuration.from_json(document, "run.json")
+
+
+def test_a_configuration_from_before_the_newest_settings_is_read():
+    document = PRESETS["tiny"].to_json()
+    del document["start_from"], document["recipe"]["similarity_weight"]
+    assert Configuration.from_json(document, "run.json") == PRESETS["tiny"]
+
+
 def test_a_newer_version_is_refused():
     with pytest.raises(ConfigurationError, match="version 2, this dtir reads version 1"):
         Configuration.from_json(PRESETS["tiny"].to_json() | {"version": 2}, "run.json")
@@ -188,7 +202,7 @@ def test_a_bad_value_is_refused_by_name(kind, name, value):
         replace(kind(), **{name: value})
 
 
-@pytest.mark.parametrize("name", ["adversarial", "recognition", "restoration"])
+@pytest.mark.parametrize("name", ["adversarial", "recognition", "restoration", "similarity"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_a_bad_weight_of_a_loss_is_refused(name, value):
     with pytest.raises(ConfigurationError, match="weights of the losses"):

@@ -67,6 +67,29 @@ def test_the_generators_losses(outputs):
     assert float(losses.total.detach()) == pytest.approx(2 * 1.0 + 3 * RECOGNITION + 5 * 0.75)
 
 
+def test_without_a_weight_the_similarity_is_left_out(outputs):
+    losses = generator_losses(**outputs, recipe=RECIPE)
+    assert float(losses.dissimilarity) == 0
+
+
+def test_the_similarity_of_restored_photos(outputs):
+    random = torch.Generator().manual_seed(0)
+    photos = torch.rand(2, 3, 32, 32, generator=random)
+    recipe = replace(RECIPE, similarity_weight=7.0)
+    same = generator_losses(**(outputs | {"photos": photos, "restored": photos}), recipe=recipe)
+    assert float(same.dissimilarity) == pytest.approx(0, abs=1e-5)
+    # As bright, but dark where it is light: as unlike as can be.
+    inverted = (1 - photos).requires_grad_()
+    other = generator_losses(**(outputs | {"photos": photos, "restored": inverted}), recipe=recipe)
+    dissimilarity = float(other.dissimilarity.detach())
+    assert 1 < dissimilarity <= 2
+    parts = 2 * 1.0 + 3 * RECOGNITION + 5 * float(other.restoration.detach())
+    assert float(other.total.detach()) == pytest.approx(parts + 7 * dissimilarity, rel=1e-5)
+    other.dissimilarity.backward()
+    assert inverted.grad is not None
+    assert float(inverted.grad.abs().sum()) > 0
+
+
 def test_the_recipe_says_which_adversarial_loss(outputs):
     recipe = replace(RECIPE, adversarial_loss="cross-entropy")
     expected = (cross_entropy(0, True) + cross_entropy(2, True)) / 2

@@ -60,7 +60,8 @@ def test_a_run_leaves_everything_in_its_folder(small, tmp_path):
     load_trained(run)
     with (run / METRICS_NAME).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    losses = ["discriminator", "adversarial", "recognition", "restoration", "total", "accuracy"]
+    losses = ["discriminator", "adversarial", "recognition", "restoration", "dissimilarity"]
+    losses += ["total", "accuracy"]
     measured = ["validation_accuracy", "validation_psnr"]
     assert list(rows[0]) == ["step", *losses, *measured]
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
@@ -122,11 +123,61 @@ def test_a_stopped_run_in_bf16_goes_on_exactly(small, tmp_path, monkeypatch, uni
 
 def test_a_run_of_another_recipe_goes_on_exactly(small, tmp_path, monkeypatch, same):
     configuration = small(
-        steps=6, settle=2, average=0.0, jpeg_quality=80, adversarial_loss="cross-entropy"
+        steps=6,
+        settle=2,
+        average=0.0,
+        jpeg_quality=80,
+        adversarial_loss="cross-entropy",
+        similarity_weight=10.0,
     )
     fit(configuration, tmp_path / "whole", OFTEN)
     stopped_and_resumed(configuration, tmp_path / "run", 4, monkeypatch)
     same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_starts_from_the_weights_of_another(small, tmp_path, monkeypatch, same):
+    fit(small(steps=4), tmp_path / "first", OFTEN)
+    configuration = replace(
+        small(steps=4, similarity_weight=5.0, learning_rate=1e-9),
+        start_from=str(tmp_path / "first"),
+    )
+    fit(configuration, tmp_path / "whole", OFTEN)
+    first, second = load_trained(tmp_path / "first"), load_trained(tmp_path / "whole")
+    for name in ("transfer", "restorer"):
+        before, after = getattr(first, name).state_dict(), getattr(second, name).state_dict()
+        for key, value in before.items():
+            assert torch.allclose(after[key], value, atol=1e-5), key
+    stopped_and_resumed(configuration, tmp_path / "run", 3, monkeypatch)
+    same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_the_recognizer_starts_anew_where_it_reads_other_labels(small, tmp_path):
+    fit(replace(small(steps=2), seed=1), tmp_path / "first", OFTEN)
+    other = small(steps=1, data={"labels": ("round", "angular")})
+    started = replace(other, start_from=str(tmp_path / "first"))
+    fit(started, tmp_path / "second", OFTEN)
+    fit(other, tmp_path / "anew", OFTEN)
+    runs = {name: load_checkpoint(tmp_path / name).tensors for name in ("first", "second", "anew")}
+    head = {name: tensors["recognizer"]["fc.weight"] for name, tensors in runs.items()}
+    assert (
+        (head["second"] - head["anew"]).abs().max()
+        < 1e-2
+        < (head["second"] - head["first"]).abs().max()
+    )
+
+
+def test_starting_from_networks_of_another_size_is_refused(small, tmp_path):
+    fit(small(steps=1), tmp_path / "first", OFTEN)
+    larger = small(steps=1)
+    larger = replace(larger, networks=replace(larger.networks, channels=8))
+    with pytest.raises(ConfigurationError, match=r"start_from.*transfer is of another size"):
+        fit(replace(larger, start_from=str(tmp_path / "first")), tmp_path / "run", OFTEN)
+
+
+def test_starting_from_nothing_is_refused(small, tmp_path):
+    configuration = replace(small(steps=1), start_from=str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match="no checkpoint there"):
+        fit(configuration, tmp_path / "run", OFTEN)
 
 
 @pytest.mark.slow
