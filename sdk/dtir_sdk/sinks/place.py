@@ -20,7 +20,7 @@ class Place:
     A live run writes in place, so that whatever ends it, what was recorded lies under its name;
     a recording that is there already is never replaced. Any other run can be repeated: it writes
     next to the place, and takes it when the file is whole. A file that is not whole is kept as
-    `film.partial.mp4`, and what was at the place before stays.
+    `film.partial.mp4`, in place of an older one, and what was at the place before stays.
 
     Args:
         path: the place; missing parent folders are made.
@@ -67,19 +67,16 @@ class Place:
         Raises:
             OutputError: the disk refused it.
         """
+        if not (self._live or whole):
+            return self._set_aside()
         try:
-            if self._live:
-                sync(self.path)
-                return self.path
-            if whole:
-                self._ending.close()
-                return self.path
-            partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
-            self.writing.replace(partial)
-            self.discard()
-            return partial
+            # A disk may find out only here that it is full.
+            sync(self.writing)
         except OSError as error:
-            raise self.failed(reason(error)) from error
+            kept = self.path if self._live else self._set_aside()
+            raise self.failed(f"{reason(error)} (what was written is {kept})") from error
+        self._ending.close()
+        return self.path
 
     def discard(self) -> None:
         """Removes the file; what was at the place before a run that is not live stays."""
@@ -91,3 +88,13 @@ class Place:
     def failed(self, why: str) -> OutputError:
         """Returns the error that says that the file could not be written, and why."""
         return OutputError(f"{self.path} could not be written: {why}")
+
+    def _set_aside(self) -> Path:
+        partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+        try:
+            self.writing.replace(partial)
+        except OSError as error:
+            raise self.failed(reason(error)) from error
+        finally:
+            self.discard()
+        return partial

@@ -43,11 +43,12 @@ class VirtualCamera(Sink):
 
     def __init__(self, device: str | None, origin: Origin) -> None:
         try:
-            import pyvirtualcam  # noqa: F401
+            import pyvirtualcam
         except ImportError as error:
             raise OutputError(
                 'a virtual camera needs pyvirtualcam: pip install "dtir[virtualcam]"'
             ) from error
+        self._library = pyvirtualcam
         self.device = device
         self._rate = origin.rate or 30.0
         self._camera: pyvirtualcam.Camera | None = None
@@ -80,12 +81,10 @@ class VirtualCamera(Sink):
             camera.close()
 
     def _open(self, result: Result) -> pyvirtualcam.Camera:
-        import pyvirtualcam
-
         self._size = even_size(result.image)
         try:
-            camera = pyvirtualcam.Camera(
-                *self._size, self._rate, fmt=pyvirtualcam.PixelFormat.RGB, device=self.device
+            camera = self._library.Camera(
+                *self._size, self._rate, fmt=self._library.PixelFormat.RGB, device=self.device
             )
         except Exception as error:
             name = self.device or "a virtual camera"

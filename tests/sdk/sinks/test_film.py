@@ -288,8 +288,10 @@ def test_disk_that_is_full_at_the_end(tmp_path, result, small_disk, suffix):
 def test_disk_full_when_synced(tmp_path, result):
     sink = open_sink(str(tmp_path / "film.mp4"))
     fill(sink, result, 5)
-    with pytest.raises(OutputError, match="no space left"):
+    with pytest.raises(OutputError, match=r"no space left .*\(what was written is .*partial\.mp4"):
         sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["film.partial.mp4"]
+    assert playable(tmp_path / "film.partial.mp4") == 5
 
 
 @pytest.mark.parametrize("origin", [Origin(), LIVE], ids=["file", "live"])
