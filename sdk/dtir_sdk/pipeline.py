@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
+from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, get_args
@@ -203,9 +204,7 @@ class Pipeline:
         for path in find_sources(source):
             try:
                 if is_video(path):
-                    with VideoReader(path) as video:
-                        for number, frame in enumerate(video):
-                            yield f"{path}#{number}", self(self._in_color(frame))
+                    yield from self._run_video(path)
                 else:
                     yield str(path), self(read_picture(path, color=self._color))
             except PictureError as error:
@@ -288,6 +287,13 @@ class Pipeline:
         from dtir_sdk.live import LiveRun
 
         return LiveRun(self.stream(source, following), callback)
+
+    def _run_video(self, path: Path) -> Iterator[tuple[str, Result]]:
+        session = self.video()
+        with VideoReader(path) as video:
+            while (read := video.read()) is not None:
+                seconds, frame = read
+                yield f"{path}#{video.frames - 1}", session(self._in_color(frame), seconds)
 
     def close(self) -> None:
         """Frees the engines; may be called again. Calls after it raise `EngineError`."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import cv2
 import numpy as np
 
-from dtir_sdk.errors import OutputError, PictureError
-from dtir_sdk.files import reason, replacing
+from dtir_sdk.errors import PictureError
+from dtir_sdk.files import reason
 from dtir_sdk.pictures import Picture
 from dtir_sdk.quiet import quiet_opencv
 
@@ -129,65 +127,3 @@ def _check_readable(path: Path) -> None:
         raise PictureError(f"{path} is not there") from error
     except (OSError, ValueError) as error:
         raise PictureError(f"{path} could not be read: {reason(error)}") from error
-
-
-@dataclass
-class VideoWriter:
-    """Takes the frames of a video that `writing` writes.
-
-    Attributes:
-        frames: how many were written.
-    """
-
-    _path: Path
-    _temporary: Path
-    _rate: float
-    _writer: cv2.VideoWriter | None = None
-    frames: int = 0
-
-    def write(self, frame: Picture) -> None:
-        """Appends a frame, uint8 [H, W, 3] BGR; all must have one size.
-
-        Raises:
-            OutputError: OpenCV cannot write such a video here.
-        """
-        if self._writer is None:
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            size = (frame.shape[1], frame.shape[0])
-            with quiet_opencv():
-                self._writer = cv2.VideoWriter(str(self._temporary), code, self._rate, size)
-            if not self._writer.isOpened():
-                raise OutputError(f"{self._path} could not be opened for writing a video")
-        self._writer.write(frame)
-        self.frames += 1
-
-
-@contextmanager
-def writing(path: Path, rate: float) -> Iterator[VideoWriter]:
-    """Opens an MP4 file for writing; it appears, whole, when the block succeeds.
-
-    Args:
-        path: where to.
-        rate: frames per second.
-
-    Yields:
-        The writer.
-
-    Raises:
-        OutputError: the file cannot be written, or not every frame arrived in it.
-    """
-    with replacing(path) as temporary:
-        writer = VideoWriter(path, temporary, rate)
-        try:
-            yield writer
-        finally:
-            if writer._writer is not None:
-                writer._writer.release()
-        # OpenCV does not say when the disk is full: look.
-        try:
-            with VideoReader(temporary) as written:
-                length = written.length
-        except PictureError:
-            length = None
-        if length != writer.frames:
-            raise OutputError(f"{path} could not be written whole: is the disk full?")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -147,6 +148,24 @@ def tiny() -> SimpleNamespace:
         reader=reader,
         write=write,
     )
+
+
+@pytest.fixture(scope="session")
+def write_film() -> Callable[..., Path]:
+    """Writes a small MP4 of frames of one size, uint8 [H, W, 3] BGR."""
+
+    def write(path: Path | str, frames: Iterable[np.ndarray], rate: float = 5) -> Path:
+        writer = None
+        for frame in frames:
+            if writer is None:
+                size = (frame.shape[1], frame.shape[0])
+                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+                assert writer.isOpened()
+            writer.write(frame)
+        writer.release()
+        return Path(path)
+
+    return write
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from dtir_sdk import cli
 from dtir_sdk.jobs import pictures
 from dtir_sdk.pictures import read_picture, write_picture
-from dtir_sdk.videos import VideoReader, writing
+from dtir_sdk.videos import VideoReader
 
 
 @pytest.fixture(autouse=True)
@@ -120,10 +120,8 @@ def test_a_folder_with_a_broken_picture(dtir, portrait):
     assert names() == sorted(f"{stem}{end}" for stem in ("b", "b.png") for end in endings)
 
 
-def test_a_video(dtir, portrait):
-    with writing(Path("film.mp4"), 5) as writer:
-        for _ in range(3):
-            writer.write(portrait)
+def test_a_video(dtir, portrait, write_film):
+    write_film("film.mp4", [portrait] * 3)
     code, out, _ = dtir("run", "film.mp4")
     assert code == 0
     assert "3 frames" in out
@@ -191,10 +189,8 @@ def test_interrupted(dtir, portrait_path, monkeypatch):
     assert names() == ["grace_hopper.json", "grace_hopper_safe.png"]
 
 
-def test_an_interrupted_video_keeps_what_was_written_apart(bundle, portrait):
-    with writing(Path("film.mp4"), 25) as writer:
-        for _ in range(400):
-            writer.write(portrait)
+def test_an_interrupted_video_keeps_what_was_written_apart(bundle, portrait, write_film):
+    write_film("film.mp4", [portrait] * 400, 25)
     process = start("run", "film.mp4", "--bundle", bundle.folder)
     deadline = time.monotonic() + 60
     while not list(Path().glob("dtir-output/.film*.mp4")):
@@ -263,10 +259,8 @@ def test_a_camera_that_is_not_there(dtir):
     assert not Path("labels.jsonl").exists()
 
 
-def test_a_video_to_sinks(dtir, portrait):
-    with writing(Path("film.mp4"), 5) as writer:
-        for _ in range(3):
-            writer.write(portrait)
+def test_a_video_to_sinks(dtir, portrait, write_film):
+    write_film("film.mp4", [portrait] * 3)
     code, out, err = dtir(
         "run", "film.mp4", "--to", "safe.mkv", "--to", "frames/", "--surround", "blank"
     )
@@ -278,10 +272,8 @@ def test_a_video_to_sinks(dtir, portrait):
     assert (read_picture("frames/000001.png")[-20:] == 128).all()
 
 
-def test_a_video_as_lines_on_stdout(bundle, portrait):
-    with writing(Path("film.mp4"), 5) as writer:
-        for _ in range(3):
-            writer.write(portrait)
+def test_a_video_as_lines_on_stdout(bundle, portrait, write_film):
+    write_film("film.mp4", [portrait] * 3)
     process = start("run", "film.mp4", "--to", "-", "--bundle", bundle.folder)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -289,9 +281,8 @@ def test_a_video_as_lines_on_stdout(bundle, portrait):
     assert "3 frames" in err
 
 
-def test_a_video_without_a_face(dtir, blank):
-    with writing(Path("film.mp4"), 5) as writer:
-        writer.write(blank)
+def test_a_video_without_a_face(dtir, blank, write_film):
+    write_film("film.mp4", [blank])
     code, _, err = dtir("run", "film.mp4", "--to", "safe.mp4")
     assert code == 3
     assert err == "dtir: film.mp4: no face was found in any frame\n"
@@ -355,11 +346,10 @@ def test_a_full_disk_ends_a_batch(dtir, portrait):
         (["in/a.mp4", "--detect-every", "0"], "detect_every"),
     ],
 )
-def test_options_that_do_not_fit(dtir, portrait, words, told):
+def test_options_that_do_not_fit(dtir, portrait, words, told, write_film):
     Path("in").mkdir()
     for name in "ab":
-        with writing(Path(f"in/{name}.mp4"), 5) as writer:
-            writer.write(portrait)
+        write_film(f"in/{name}.mp4", [portrait])
     code, _, err = dtir("run", *words)
     assert code == 2
     assert told in one_error_line(err)

@@ -9,7 +9,6 @@ from dtir_sdk import Pipeline
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
 from dtir_sdk.faces import alignment, crop_face
 from dtir_sdk.pictures import write_picture
-from dtir_sdk.videos import writing
 
 
 @pytest.fixture(scope="module")
@@ -212,15 +211,15 @@ def test_run_goes_on_where_asked(pipeline, folder):
     assert [len(result.faces) for result in results.values()] == [1, 0]
 
 
-def test_run_a_video(bundle, tmp_path, portrait):
-    path = tmp_path / "film.mp4"
-    with writing(path, 5) as writer:
-        for shift in range(4):
-            writer.write(np.roll(portrait, 8 * shift, axis=1))
+def test_run_a_video(bundle, tmp_path, portrait, write_film):
+    rolled = [np.roll(portrait, 8 * shift, axis=1) for shift in range(4)]
+    path = write_film(tmp_path / "film.mp4", rolled)
     for color in ("bgr", "rgb"):
         with Pipeline(bundle, color=color) as made:
             results = list(made.run(path))
         assert [name for name, _ in results] == [f"{path}#{number}" for number in range(4)]
+        assert [result.stamp.seconds for _, result in results] == pytest.approx([0, 0.2, 0.4, 0.6])
+        assert {face.track for _, result in results for face in result.faces} == {1}
         lefts = [result.faces[0].box[0] for _, result in results]
         assert lefts == sorted(lefts)
         assert lefts[-1] > lefts[0] + 15
