@@ -18,7 +18,7 @@ from dtir_sdk.errors import DtirError
 
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 1
 
-Engine = Literal["auto", "openvino", "onnxruntime"]
+Engine = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "bf16", "f32"]
 BundleFolder = Annotated[
@@ -137,6 +137,26 @@ def bench(  # noqa: D417
     return 0
 
 
+def cache(
+    action: Positional[Literal["list", "clear"]],
+    /,
+) -> int:
+    """List or remove the engines that were built for this machine.
+
+    They lie in the system's place for caches, or where DTIR_CACHE says.
+
+    Args:
+        action: list what is there, or clear it; what is missing is built anew when needed.
+    """
+    from rich.console import Console
+
+    from dtir_sdk.engines.cache import EngineCache
+    from dtir_sdk.engines.listing import clear_cache, print_cache
+
+    {"list": print_cache, "clear": clear_cache}[action](EngineCache(), Console())
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -150,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(
-            {"run": run, "info": info, "bench": bench},
+            {"run": run, "info": info, "bench": bench, "cache": cache},
             prog="dtir",
             description="Faces become cartoons; labels are read from the cartoons.",
             args=arguments,

@@ -140,8 +140,8 @@ def build_engine(
 def _interruptible(work: Callable[[], _Result], cancelled: threading.Event) -> _Result:
     """Works in a thread: in this one, TensorRT would not let Python see Ctrl-C."""
     with ThreadPoolExecutor(1, "dtir-build") as pool:
-        future = pool.submit(work)
         try:
+            future = pool.submit(work)
             while not future.done():
                 wait([future], timeout=0.2)
         except BaseException:

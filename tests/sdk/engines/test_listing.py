@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from dtir_sdk import cli
+from dtir_sdk.engines import choose, load
+
+
+def test_list_and_clear(machine, transfer, cache_folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    machine()
+    load(transfer, choose("tensorrt"))
+    assert cli.main(["cache", "list"]) == 0
+    out = capsys.readouterr().out
+    assert str(cache_folder) in out
+    for words in ("1 engines", "transfer.onnx", "tensorrt 10.9", "NVIDIA Test 1 (8.9)", "1/1/1"):
+        assert words in out
+    assert cli.main(["cache", "clear"]) == 0
+    assert "freed" in capsys.readouterr().out
+    assert list(cache_folder.glob("*.engine")) == []
+    assert cli.main(["cache", "list"]) == 0
+    assert "0 bytes of 2.1 GB, 0 engines" in capsys.readouterr().out
+
+
+def test_cache_that_is_not_there(cache_folder, capsys):
+    for action in ("list", "clear"):
+        assert cli.main(["cache", action]) == 0
+        assert str(cache_folder) in capsys.readouterr().out
+    assert not cache_folder.exists()
+
+
+def test_cache_that_cannot_be_used(cache_folder, capsys):
+    cache_folder.write_text("a file")
+    assert cli.main(["cache", "list"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("dtir: error: the engine cache ")
+    assert err.count("\n") == 1
