@@ -1,11 +1,25 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtir_sdk.faces import TEMPLATE, FaceFinder, alignment, crop_face, paste_face
+from dtir_sdk.errors import PictureError
+from dtir_sdk.faces import (
+    CROPPED_BY,
+    TEMPLATE,
+    FaceFinder,
+    alignment,
+    crop_face,
+    crop_face_with_opencv,
+    paste_face,
+    paste_face_with_opencv,
+)
 
 
 def placed(angle: float, scale: float, right: float, down: float, size: int) -> np.ndarray:
@@ -81,6 +95,62 @@ def test_any_frame_and_place(height, width, placement):
     assert (crop == 90).all()
     paste_face(frame, crop, transform)
     assert np.abs(frame.astype(int) - 90).max() <= 1
+
+
+@pytest.mark.skipif(
+    not CROPPED_BY.startswith("dtir_ext") or int(cv2.__version__.split(".")[0]) < 5,
+    reason="needs dtir_ext, and OpenCV 5, which does not round positions",
+)
+@given(placements)
+@settings(max_examples=60, deadline=None)
+def test_dtir_ext_does_as_opencv(portrait, placement):
+    transform = alignment(placed(*placement, 128), 128)
+    crop = crop_face(portrait, transform, 128)
+    assert np.abs(crop.astype(int) - crop_face_with_opencv(portrait, transform, 128)).max() <= 1
+    one, other = portrait.copy(), portrait.copy()
+    paste_face(one, 255 - crop, transform)
+    paste_face_with_opencv(other, 255 - crop, transform)
+    assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_without_dtir_ext_opencv_does_it():
+    code = (
+        "import sys; sys.modules['dtir_ext'] = None\n"
+        "import numpy as np\n"
+        "from dtir_sdk.faces import CROPPED_BY, crop_face, paste_face\n"
+        "assert CROPPED_BY == 'OpenCV'\n"
+        "frame = np.full((40, 50, 3), 90, np.uint8)\n"
+        "crop = crop_face(frame, np.eye(3)[:2], 16)\n"
+        "assert (crop == 90).all()\n"
+        "paste_face(frame, crop + 10, np.eye(3)[:2])\n"
+        "assert frame[8, 8, 0] == 100\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_frames_of_any_layout(portrait):
+    transform = alignment(placed(0.2, 2.5, 10, 10, 64), 64)
+    for view in (portrait[..., ::-1], portrait[::-1], portrait[5:200, 7:300], portrait[:, ::2]):
+        packed = np.ascontiguousarray(view)
+        crop = crop_face(view, transform, 64)
+        assert (crop == crop_face(packed, transform, 64)).all()
+        changed = view.copy(order="K")
+        paste_face(changed, 255 - crop, transform)
+        paste_face(packed, 255 - crop, transform)
+        assert (changed == packed).all()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [np.zeros((2, 3)), np.ones((2, 3)), np.full((2, 3), np.nan), np.full((2, 3), np.inf)],
+)
+def test_a_place_that_is_none(transform):
+    frame = np.full((20, 20, 3), 9, np.uint8)
+    with pytest.raises(PictureError, match="landmarks coincide"):
+        crop_face(frame, transform, 8)
+    with pytest.raises(PictureError, match="landmarks coincide"):
+        paste_face(frame, frame[:8, :8].copy(), transform)
+    assert (frame == 9).all()
 
 
 def test_finds_the_face(portrait):
