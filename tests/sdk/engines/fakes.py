@@ -348,6 +348,7 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
         float32="float32",
         builds=[],
         contexts=0,
+        kernels_found=[],
         starts=True,
         refuses=None,
         fails=None,
@@ -564,6 +565,25 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
 
         def set_execution_context_allocation_strategy(self, strategy):
             self.strategy = strategy
+
+        def create_runtime_cache(self):
+            return RuntimeCache()
+
+        def set_runtime_cache(self, cache):
+            self.cache = cache
+
+    class RuntimeCache:
+        def __init__(self) -> None:
+            self.content = b""
+
+        def deserialize(self, data):
+            assert driver.contexts
+            trt.kernels_found.append(data)
+            self.content = data
+
+        def serialize(self):
+            assert driver.contexts
+            return self.content or b"kernels"
 
     class Context:
         def __init__(self, engine) -> None:

@@ -101,8 +101,11 @@ def test_timing_cache_is_kept(machine, transfer, recognizer):
     assert [build.config.timings for build in fake.trt.builds] == [b"", b"timings 10.9"]
 
 
-def test_tensorrt_rtx_has_no_timing_cache(machine, transfer, cache_folder):
+def test_tensorrt_rtx_keeps_kernels_and_no_timings(machine, transfer, cache_folder):
     fake = machine("rtx")
     load(transfer, choose("tensorrt-rtx"))
     assert fake.trt.builds[0].config.timings is None
-    assert list(cache_folder.glob("*.note")) == []
+    assert fake.trt.kernels_found == []
+    assert len(list(cache_folder.glob("*.note"))) == 1
+    load(transfer, choose("tensorrt-rtx"))
+    assert fake.trt.kernels_found == [b"kernels"]

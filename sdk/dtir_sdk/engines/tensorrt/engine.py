@@ -72,6 +72,9 @@ class _Loaded:
         self.execution = Execution(library, cuda, [each.stage for each in loaded])
         try:
             self._warm_up()
+            with cuda.active():
+                for each in loaded:
+                    each.keep_kernels()
         except BaseException:
             self.execution.close()
             raise

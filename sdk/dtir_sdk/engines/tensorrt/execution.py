@@ -34,12 +34,14 @@ class Stage:
         signature: its inputs and outputs.
         file: its name, for errors.
         batches: its profiles, in their order.
+        runtime: TensorRT-RTX's configuration of its contexts; None for TensorRT.
     """
 
     engine: Any
     signature: Signature
     file: str
     batches: tuple[BatchRange, ...]
+    runtime: Any = None
 
 
 @dataclass(frozen=True)
@@ -321,7 +323,7 @@ class Execution:
         """A context of its own for every batch size, since a recording holds on to its shapes."""
         if (number, count) not in self._contexts:
             stage = self._stages[number]
-            context = _new_context(self._library, stage.engine)
+            context = _new_context(self._library, stage)
             if context is None:
                 raise EngineError(
                     f"{self._library.name} cannot run {stage.file}: {self._library.complaints()}"
@@ -353,17 +355,11 @@ def _scratch_size(engine: Any) -> int:  # noqa: ANN401
     return int(engine.device_memory_size if size is None else size)
 
 
-def _new_context(library: Library, engine: Any) -> Any:  # noqa: ANN401
+def _new_context(library: Library, stage: Stage) -> Any:  # noqa: ANN401
     """A context that takes its memory from us."""
+    if stage.runtime is not None:
+        return stage.engine.create_execution_context(stage.runtime)
     strategies = getattr(library.trt, "ExecutionContextAllocationStrategy", None)
     if strategies is None:
-        return engine.create_execution_context_without_device_memory()
-    kernels = getattr(library.trt, "DynamicShapesKernelSpecializationStrategy", None)
-    if kernels is None:
-        return engine.create_execution_context(strategies.USER_MANAGED)
-    # TensorRT-RTX compiles on the card: at once, not beside the first frames, since a recording
-    # would keep the slow kernels of these.
-    config = engine.create_runtime_config()
-    config.set_execution_context_allocation_strategy(strategies.USER_MANAGED)
-    config.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER
-    return engine.create_execution_context(config)
+        return stage.engine.create_execution_context_without_device_memory()
+    return stage.engine.create_execution_context(strategies.USER_MANAGED)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from dtir_sdk.engines.base import Graph, Precision
@@ -27,6 +28,19 @@ class LoadedStage:
 
     stage: Stage
     built: str | None
+    _cache: EngineCache = field(repr=False)
+    _kernels: str = field(repr=False)
+    _compiled: Any = field(repr=False)
+
+    def keep_kernels(self) -> None:
+        """Keeps what TensorRT-RTX has compiled on this card so far, for the next start."""
+        if self._compiled is None:
+            return
+        data = bytes(self._compiled.serialize())
+        # Without a cache that can be written the next start is slower, and nothing else.
+        with suppress(EngineError):
+            if data != self._cache.recall(self._kernels):
+                self._cache.remember(self._kernels, data)
 
 
 def load_stage(
@@ -92,7 +106,11 @@ def load_stage(
         )
     signature = library.signature(engine)
     graph.check(signature)
-    return LoadedStage(Stage(engine, signature, graph.file, options.batches), why)
+    kernels = f"kernels {key.digest()}"
+    with cuda.active():
+        runtime, compiled = _runtime_config(library, engine, cache.recall(kernels))
+    stage = Stage(engine, signature, graph.file, options.batches, runtime)
+    return LoadedStage(stage, why, cache, kernels, compiled)
 
 
 def engine_key(library: Library, gpu: Gpu, graph: Graph, options: BuildOptions) -> EngineKey:
@@ -144,6 +162,30 @@ def _deserialise(library: Library, data: bytes) -> Any:  # noqa: ANN401
         # What the bindings make of a null pointer.
         raise EngineError(f"{library.name} cannot start: {library.complaints()}") from error
     return runtime.deserialize_cuda_engine(data)
+
+
+def _runtime_config(
+    library: Library,
+    engine: Any,  # noqa: ANN401
+    kernels: bytes,
+) -> tuple[Any, Any]:
+    """What TensorRT-RTX, which compiles on the card when it starts, is told, and its kernels."""
+    trt = library.trt
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return None, None
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(
+        trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    )
+    # At once, not beside the first frames: a CUDA graph would keep the slow kernels of these.
+    config.dynamic_shapes_kernel_specialization_strategy = (
+        trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    )
+    compiled = config.create_runtime_cache()
+    if kernels:
+        compiled.deserialize(kernels)
+    config.set_runtime_cache(compiled)
+    return config, compiled
 
 
 def _dotted(version: tuple[int, int]) -> str:
