@@ -10,12 +10,12 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from dtir_export.progress import Narrator
 from dtir_export.source import ExportSource, find_source
 from dtir_export.splitting import split_bundle
-from dtir_sdk.bundle import Bundle, Role
+from dtir_sdk.bundle import Bundle, FilePrecision, Role
 from dtir_sdk.errors import ConfigurationError, DtirError
 
 FAILED, INTERRUPTED = 2, 130
@@ -28,19 +28,23 @@ class Options:
 
     A run or a checkpoint is exported to ONNX, and compared with PyTorch on real pictures: where
     they differ too much, nothing is written. A bundle is split: the graphs that one party may
-    hold are checked and copied.
+    hold are checked and copied, and with --int8 quantised and compared.
 
     Attributes:
         source: A run's folder, a checkpoint, or a bundle; the newest run under runs/ if none,
             or else the model that comes with dtir.
         output: Folder of the bundle; a bundle there is replaced. If none, dtir-bundle, with
             the role at its end unless that is full.
+        fp16: Graphs in half precision, for GPUs: half the size. Of a run or a checkpoint.
+        int8: Graphs in INT8 with FP32 where the gate needs it: a quarter of the size. Of a run, a
+            checkpoint, or a full FP32 bundle with --pictures.
         role: Whose bundle: edge holds the transfer generator only, cloud the recognizer,
             authority the restore generator, full all three.
         name: Name of the bundle; the run's, or the bundle's own, if none.
         pictures: Private pictures to compare on, each a picture, a folder or a zip; those of the
-            run's configuration if none.
-        count: How many pictures to compare on at most; 256 if none.
+            run's configuration if none. With --int8 their training pictures calibrate, and their
+            test pictures are compared on.
+        count: How many pictures to compare on at most; 256 if none, and 1000 with --fp16.
         metrics: JSON file of figures for the manifest, such as an evaluation's.
         model_card: JSON file with any of attribute, training_data (name, licence and pictures
             each), intended_use and limits.
@@ -50,6 +54,8 @@ class Options:
 
     source: Positional[Annotated[Path | None, arg(metavar="[SOURCE]")]] = None
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    fp16: FlagCreatePairsOff[bool] = False
+    int8: FlagCreatePairsOff[bool] = False
     role: Role = "full"
     name: Annotated[str | None, arg(metavar="NAME")] = None
     pictures: Annotated[tuple[Path, ...], arg(metavar="PATH...")] = ()
@@ -59,12 +65,18 @@ class Options:
     report: Annotated[Path | None, arg(metavar="FOLDER")] = None
 
 
-def export(options: Options, narrator: Narrator) -> None:
+def export(options: Options, narrator: Narrator) -> Bundle:
     """Does what the options say, and tells about it.
+
+    Returns:
+        The bundle that was written.
 
     Raises:
         DtirError: it cannot be done; nothing was written.
     """
+    if options.fp16 and options.int8:
+        raise ConfigurationError("--fp16 and --int8 go into a bundle each: ask for one of them")
+    precision: FilePrecision = "fp16" if options.fp16 else "int8" if options.int8 else "fp32"
     source = find_source(options.source)
     output = options.output or Path(
         OUTPUT if options.role == "full" else f"{OUTPUT}-{options.role}"
@@ -72,42 +84,68 @@ def export(options: Options, narrator: Narrator) -> None:
     narrator.tell(f"exporting {source.path} ({source.why}), role {options.role}, to {output}")
     if source.kind == "bundle":
         _refuse_unused(options, source)
-        _tell_bundle(split_bundle(source.path, output, options.role, options.name), narrator)
-    else:
-        _export_checkpoint(options, source, output, narrator)
+        if precision == "fp32":
+            bundle = split_bundle(source.path, output, options.role, options.name)
+            _tell_bundle(bundle, narrator)
+            return bundle
+    return _export_graphs(options, source, output, precision, narrator)
 
 
-def _export_checkpoint(
-    options: Options, source: ExportSource, output: Path, narrator: Narrator
-) -> None:
+def _export_graphs(
+    options: Options,
+    source: ExportSource,
+    output: Path,
+    precision: FilePrecision,
+    narrator: Narrator,
+) -> Bundle:
     # Splitting a bundle needs neither PyTorch nor onnx: they are imported here only.
     try:
-        from dtir_export.exporting import export_checkpoint
+        from dtir_export.exporting import export_checkpoint, quantize_bundle
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f'{error.name} is not installed: pip install "dtir[export]"'
         ) from error
 
-    exported = export_checkpoint(
-        source.path,
-        output,
-        role=options.role,
-        name=options.name,
-        pictures=options.pictures,
-        count=options.count,
-        metrics=options.metrics,
-        card=options.model_card,
-        report_folder=options.report,
-        narrator=narrator,
-    )
+    if source.kind == "bundle":
+        exported = quantize_bundle(
+            source.path,
+            output,
+            role=options.role,
+            name=options.name,
+            pictures=options.pictures,
+            count=options.count,
+            report_folder=options.report,
+            narrator=narrator,
+        )
+    else:
+        exported = export_checkpoint(
+            source.path,
+            output,
+            precision=precision,
+            role=options.role,
+            name=options.name,
+            pictures=options.pictures,
+            count=options.count,
+            metrics=options.metrics,
+            card=options.model_card,
+            report_folder=options.report,
+            narrator=narrator,
+        )
     _tell_bundle(exported.bundle, narrator)
     for line in exported.report.summary():
         narrator.tell(line)
     narrator.tell(f"report, with photos, not to be shipped: {exported.report_folder}")
+    return exported.bundle
 
 
 def _refuse_unused(options: Options, source: ExportSource) -> None:
-    for option in ("pictures", "count", "metrics", "model_card", "report"):
+    if options.fp16:
+        raise ConfigurationError(
+            f"--fp16 is made of trained networks, and {source.path} ({source.why}) is a bundle: "
+            "name a run or a checkpoint"
+        )
+    judged = ("pictures", "count", "report")
+    for option in ("metrics", "model_card", *(() if options.int8 else judged)):
         if getattr(options, option) not in (None, ()):
             raise ConfigurationError(
                 f"--{option.replace('_', '-')} goes with a run or a checkpoint, and {source.path} "

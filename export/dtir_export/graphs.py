@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import dtir_sdk
+from dtir_export.half import HalfNetwork
 from dtir_sdk.bundle import ModelName
 from dtir_sdk.engines import Signature
 from dtir_sdk.engines import Tensor as Port
@@ -31,6 +32,7 @@ from dtir_train.networks import Generator, Recognizer
 OPSET = 18
 
 Input = Literal["image", "transferred"]
+FloatPrecision = Literal["fp32", "fp16"]
 
 _PURPOSE: Mapping[ModelName, str] = {
     "transfer": "Turns a private picture into one of the target domain.",
@@ -48,7 +50,7 @@ class GeneratorGraph(nn.Module):
 
     def __init__(self, network: Generator) -> None:
         super().__init__()
-        self.network = without_idle_biases(network)
+        self.network: nn.Module = without_idle_biases(network)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Maps uint8 ``[N, S, S, 3]``, RGB, to uint8 of the same shape."""
@@ -65,7 +67,7 @@ class RecognizerGraph(nn.Module):
 
     def __init__(self, network: Recognizer) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
+        self.network: nn.Module = copy.deepcopy(network)
         # Adaptive pooling exports as shape arithmetic, which engines fold late or not at all.
         self.network.register_module("avgpool", _SpatialMean())
 
@@ -113,18 +115,22 @@ def signature(model: ModelName, size: int, classes: int) -> Signature:
     return Signature((Port(_input_name(model), "uint8", pictures),), (output,))
 
 
-def export_graph(model: ModelName, networks: TrainedNetworks) -> bytes:
+def export_graph(
+    model: ModelName, networks: TrainedNetworks, precision: FloatPrecision = "fp32"
+) -> bytes:
     """Exports one network.
 
     Args:
         model: which one.
         networks: the trained networks.
+        precision: `fp16` stores and computes in FP16, but for scaling, InstanceNorm, tanh and
+            softmax, which stay in FP32, and takes and gives the same as `fp32`.
 
     Returns:
         An ONNX file without external data, opset 18, of free N, checked.
 
     Raises:
-        ConfigurationError: the network's weights are not finite numbers.
+        ConfigurationError: the network's weights are not finite numbers, or not in `precision`.
         DtirError: the exporter failed.
     """
     network = getattr(networks, model)
@@ -134,9 +140,9 @@ def export_graph(model: ModelName, networks: TrainedNetworks) -> bytes:
             f"the weights of the {model} are not all finite numbers (the first is {broken[0]}): "
             "the training diverged, use an earlier checkpoint"
         )
-    graph: nn.Module = (
-        RecognizerGraph(network) if model == "recognizer" else GeneratorGraph(network)
-    )
+    graph = RecognizerGraph(network) if model == "recognizer" else GeneratorGraph(network)
+    if precision == "fp16":
+        graph.network = HalfNetwork(graph.network, model)
     size = networks.configuration.networks.image_size
     ports = signature(model, size, len(networks.labels))
     # InstanceNorm2d exports as InstanceNormalization. OpenVINO makes one fused MVN of it, as it
@@ -173,6 +179,7 @@ def export_graph(model: ModelName, networks: TrainedNetworks) -> bytes:
 def export_graphs(
     networks: TrainedNetworks,
     models: Iterable[ModelName],
+    precision: FloatPrecision = "fp32",
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[ModelName, bytes]:
     """Exports several networks; arguments and errors as `export_graph`.
@@ -180,12 +187,13 @@ def export_graphs(
     Args:
         networks: the trained networks.
         models: which ones.
+        precision: as `export_graph`.
         tell: is told what is being done.
     """
     graphs = {}
     for model in models:
-        tell(f"exporting {model}.onnx")
-        graphs[model] = export_graph(model, networks)
+        tell(f"exporting {model}.onnx ({precision})")
+        graphs[model] = export_graph(model, networks, precision)
     return graphs
 
 

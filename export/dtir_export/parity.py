@@ -1,42 +1,51 @@
-"""The parity gate: PyTorch against the exported graphs, on real pictures, in the SDK's engines.
+"""The parity gate: the original against the exported graphs, on real pictures.
 
-Two engines are compared with PyTorch: the reference, ONNX Runtime in FP32 on the CPU, which shows
-whether the graph is right, and the one that the SDK would pick here, as users run it, which
-shows what bf16 costs. Every graph gets PyTorch's own bytes as its input, so that each is judged
-by itself; the chain of transfer and recognizer is judged too where both are exported.
+Two engines are compared with the original (PyTorch, or a bundle's FP32 graphs): the reference,
+ONNX Runtime on the CPU in the precision that the graphs are stored in, which shows whether they
+are right, and the one that the SDK would pick here, as users run it, which shows what bf16
+costs. Every graph gets the original's own bytes as its input, so that each is judged by itself;
+the chain of transfer and recognizer is judged too where both are exported.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dtir_export.graphs import signature
+from dtir_export.half_arithmetic import half_outputs
+from dtir_export.original import (
+    BATCH,
+    Original,
+    Outputs,
+    Pictures,
+    Probabilities,
+    TrainedOriginal,
+    infer_all,
+    reference_engine,
+)
 from dtir_export.pictures import GatePictures
 from dtir_export.progress import Narrator
-from dtir_sdk.bundle import ModelName
+from dtir_sdk.bundle import FilePrecision, ModelName
 from dtir_sdk.engines import Engine, Graph, choose, load
-from dtir_sdk.errors import ConfigurationError, DtirError
-from dtir_train.channel import from_bytes, to_bytes
-from dtir_train.checkpoint import TrainedNetworks
-from dtir_train.networks import Generator
+from dtir_sdk.errors import ConfigurationError, DtirError, EngineError
 
 # Where not one byte differs; one byte in 10 million that is off by one gives 118 dB.
 PSNR_CEILING = 120.0
 
-_BATCH = 8
+# One-sided 95% of the normal distribution.
+_NORMAL_95 = 1.645
 
-Pictures: TypeAlias = NDArray[np.uint8]
-Probabilities: TypeAlias = NDArray[np.float32]
+_LARGEST_BYTE, _LARGEST_PROBABILITY = 255, 1.0
 
 
 class ParityError(DtirError):
-    """An exported graph that does not do what the trained network does."""
+    """An exported graph that does not do what the original does."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +78,26 @@ class Gate:
     """What the two engines must reach.
 
     Attributes:
-        reference: ONNX Runtime in FP32.
-        deployed: the SDK's choice at its own precision; in bf16 single bytes and probabilities
-            may be far off, so those are reported and not judged.
+        reference: ONNX Runtime, in the precision of the graphs.
+        deployed: the SDK's choice at its own precision.
     """
 
-    reference: Thresholds = Thresholds(
-        cartoon_psnr=60.0,
-        restored_psnr=60.0,
-        byte_difference=2,
-        probability_difference=1e-3,
-        label_agreement=1.0,
-    )
-    deployed: Thresholds = Thresholds(
-        cartoon_psnr=40.0,
-        restored_psnr=35.0,
-        byte_difference=255,
-        probability_difference=1.0,
-        label_agreement=0.995,
-    )
+    reference: Thresholds
+    deployed: Thresholds
+
+
+def _judged_by_psnr(psnr: float, restored_psnr: float, label_agreement: float) -> Thresholds:
+    """Below FP32, single bytes and probabilities may be far off: reported, and not judged."""
+    return Thresholds(psnr, restored_psnr, _LARGEST_BYTE, _LARGEST_PROBABILITY, label_agreement)
+
+
+_IN_BF16 = _judged_by_psnr(40.0, 35.0, 0.995)
+
+GATES: Mapping[FilePrecision, Gate] = {
+    "fp32": Gate(Thresholds(60.0, 60.0, 2, 1e-3, 1.0), _IN_BF16),
+    "fp16": Gate(_judged_by_psnr(45.0, 45.0, 0.999), _IN_BF16),
+    "int8": Gate(_judged_by_psnr(32.0, 32.0, 0.99), _judged_by_psnr(32.0, 32.0, 0.99)),
+}
 
 
 @dataclass(frozen=True)
@@ -113,18 +123,21 @@ class LabelParity:
 
     Attributes:
         label_agreement: share of pictures with the same likeliest label.
+        assured_agreement: what the share is at least, with 95% confidence, over all pictures
+            like these (Wilson's bound): few pictures prove little.
         mean_difference: mean absolute difference of the probabilities.
         max_difference: largest absolute difference of a probability.
     """
 
     label_agreement: float
+    assured_agreement: float
     mean_difference: float
     max_difference: float
 
 
 @dataclass(frozen=True)
 class EngineParity:
-    """One engine against PyTorch; None where the graph was not exported.
+    """One engine against the original; None where the graph was not exported.
 
     Attributes:
         engine: which engine, on what, in which precision.
@@ -142,43 +155,35 @@ class EngineParity:
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What the networks made of the gate's pictures; None where a graph was not exported.
-
-    Attributes:
-        cartoons: uint8 [N, S, S, 3].
-        restored: uint8 [N, S, S, 3].
-        probabilities: float32 [N, K], of PyTorch's cartoons.
-        chain: float32 [N, K], of the same engine's cartoons.
-    """
-
-    cartoons: Pictures | None
-    restored: Pictures | None
-    probabilities: Probabilities | None
-    chain: Probabilities | None
-
-
-@dataclass(frozen=True)
 class ParityReport:
     """The gate's findings.
 
     Attributes:
         pictures: how many pictures were compared.
         origins: what they were taken from.
-        reference: ONNX Runtime in FP32.
+        original: what the graphs were compared with.
+        precision: that the graphs are stored in.
+        reference: ONNX Runtime, with the graphs as they are stored.
         deployed: the SDK's choice.
+        arithmetic: PyTorch in FP16, for FP16 graphs, judged as the reference: on a CPU the engines
+            read FP16 and compute in FP32. None for other precisions.
         gate: what had to be reached.
     """
 
     pictures: int
     origins: tuple[str, ...]
+    original: str
+    precision: FilePrecision
     reference: EngineParity
     deployed: EngineParity
+    arithmetic: EngineParity | None
     gate: Gate
 
     def failures(self) -> tuple[str, ...]:
         """Says, a short text each, what was not reached; empty where the gate is passed."""
+        half = self.arithmetic
         return (
+            *(() if half is None else _failures("PyTorch in fp16", half, self.gate.reference)),
             *_failures("onnxruntime", self.reference, self.gate.reference),
             *_failures("the SDK's engine", self.deployed, self.gate.deployed),
         )
@@ -192,17 +197,22 @@ class ParityReport:
         failures = self.failures()
         if failures:
             raise ParityError(
-                f"the exported graphs differ from PyTorch on {self.pictures} pictures, nothing "
-                f"was written: {'; '.join(failures)}"
+                f"the {self.precision} graphs differ from {self.original} on {self.pictures} "
+                f"pictures, nothing was written: {'; '.join(failures)}"
             )
 
     def summary(self) -> tuple[str, ...]:
-        """Says in a line for each engine how near it came to PyTorch."""
-        engines = (("reference", self.reference), ("deployed", self.deployed))
+        """Says in a line for each engine how near it came to the original."""
+        engines = (
+            ("reference", self.reference),
+            ("deployed", self.deployed),
+            ("GPU's", self.arithmetic),
+        )
         return tuple(
-            f"parity on {self.pictures} pictures, {role} engine ({parity.engine}): "
+            f"parity on {self.pictures} pictures, {role} arithmetic ({parity.engine}): "
             f"{', '.join(_figures(parity))}"
             for role, parity in engines
+            if parity is not None
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -217,49 +227,59 @@ class Comparison:
     Attributes:
         report: the figures.
         photos: uint8 [N, S, S, 3], RGB.
-        torch: what PyTorch made of them; all four are there.
+        original: what the original made of them; all four are there.
         deployed: what the SDK's engine made of them.
     """
 
     report: ParityReport
     photos: Pictures
-    torch: Outputs
+    original: Outputs
     deployed: Outputs
 
 
 def compare(
-    networks: TrainedNetworks,
+    original: Original,
     graphs: Mapping[ModelName, bytes],
     photos: GatePictures,
-    gate: Gate,
     narrator: Narrator,
+    *,
+    precision: FilePrecision = "fp32",
+    gate: Gate | None = None,
 ) -> Comparison:
-    """Compares exported graphs with the networks that they were made from.
+    """Compares exported graphs with what they were made from.
 
     Args:
-        networks: the trained networks.
+        original: the networks at full precision.
         graphs: ONNX files, one or more.
         photos: real pictures.
-        gate: what is to be reached; `report.check()` of the result judges by it.
         narrator: is told the progress.
+        precision: that the graphs are stored in.
+        gate: what is to be reached, by which `report.check()` of the result judges; None is the
+            precision's own.
 
     Raises:
         BundleError: a graph has the wrong inputs or outputs.
         EngineError: an engine is missing or cannot run a graph.
+        ConfigurationError: a network leaves FP16's range.
+        ParityError: a graph failed, or gave numbers that are not finite.
     """
-    expected = _in_torch(networks, photos.pictures, narrator)
-    reference, reference_name = _in_engine(
-        networks, graphs, photos.pictures, expected, "reference", narrator
-    )
-    deployed, deployed_name = _in_engine(
-        networks, graphs, photos.pictures, expected, "deployed", narrator
-    )
+    expected = original.outputs(photos.pictures, narrator)
+    judged = _Judged(original, graphs, precision, photos.pictures, expected, narrator)
+    arithmetic = None
+    if precision == "fp16" and isinstance(original, TrainedOriginal):
+        half = half_outputs(original.networks, [*graphs], photos.pictures, expected, narrator)
+        arithmetic = _parity("PyTorch on cpu, fp16", expected, half)
+    reference, reference_name = judged.run("reference")
+    deployed, deployed_name = judged.run("deployed")
     report = ParityReport(
         pictures=len(photos.pictures),
         origins=photos.origins,
+        original=original.name,
+        precision=precision,
         reference=_parity(reference_name, expected, reference),
         deployed=_parity(deployed_name, expected, deployed),
-        gate=gate,
+        arithmetic=arithmetic,
+        gate=gate or GATES[precision],
     )
     return Comparison(report, photos.pictures, expected, deployed)
 
@@ -279,8 +299,10 @@ def picture_parity(expected: Pictures, found: Pictures) -> PictureParity:
 def label_parity(expected: Probabilities, found: Probabilities) -> LabelParity:
     """Compares two sets of probabilities, each float32 [N, K]."""
     difference = np.abs(expected - found)
+    agreement = float((expected.argmax(axis=1) == found.argmax(axis=1)).mean())
     return LabelParity(
-        label_agreement=float((expected.argmax(axis=1) == found.argmax(axis=1)).mean()),
+        label_agreement=agreement,
+        assured_agreement=_at_least(agreement, len(expected)),
         mean_difference=float(difference.mean()),
         max_difference=float(difference.max()),
     )
@@ -290,80 +312,59 @@ def _psnr(square: float) -> float:
     return PSNR_CEILING if square == 0 else min(PSNR_CEILING, 10 * float(np.log10(255**2 / square)))
 
 
-def _in_torch(networks: TrainedNetworks, photos: Pictures, narrator: Narrator) -> Outputs:
-    def generated(network: Generator, batch: torch.Tensor) -> torch.Tensor:
-        return to_bytes(network(from_bytes(batch)))
-
-    cartoons, restored, probabilities = [], [], []
-    starts = range(0, len(photos), _BATCH)
-    with torch.inference_mode():
-        for start in narrator.track(starts, "parity gate: PyTorch", len(starts)):
-            batch = torch.from_numpy(photos[start : start + _BATCH]).permute(0, 3, 1, 2)
-            cartoon = generated(networks.transfer, batch)
-            cartoons.append(cartoon)
-            restored.append(generated(networks.restorer, cartoon))
-            probabilities.append(torch.softmax(networks.recognizer(from_bytes(cartoon)), 1))
-    read = torch.cat(probabilities).numpy()
-    return Outputs(_last(cartoons), _last(restored), read, read)
+def _at_least(share: float, count: int) -> float:
+    """Wilson's lower bound of a share that was found among `count`."""
+    square = _NORMAL_95**2
+    spread = _NORMAL_95 * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
+    return (share + square / (2 * count) - spread) / (1 + square / count)
 
 
-def _last(batches: list[torch.Tensor]) -> Pictures:
-    """Joins batches [n, 3, S, S] into an array [N, S, S, 3]."""
-    joined: Pictures = torch.cat(batches).permute(0, 2, 3, 1).contiguous().numpy()
-    return joined
+@dataclass(frozen=True)
+class _Judged:
+    """Exported graphs, and what they are judged on."""
 
+    original: Original
+    graphs: Mapping[ModelName, bytes]
+    precision: FilePrecision
+    photos: Pictures
+    expected: Outputs
+    narrator: Narrator
 
-def _in_engine(
-    networks: TrainedNetworks,
-    graphs: Mapping[ModelName, bytes],
-    photos: Pictures,
-    expected: Outputs,
-    which: Literal["reference", "deployed"],
-    narrator: Narrator,
-) -> tuple[Outputs, str]:
-    """Runs the graphs in one engine; returns what they made and the engine's description."""
-    names: dict[str, None] = {}
+    def run(self, which: Literal["reference", "deployed"]) -> tuple[Outputs, str]:
+        """Runs the graphs in one engine; returns what they made and the engine's description."""
+        names: dict[str, None] = {}
 
-    def run(model: ModelName, pictures: Pictures | None, again: str = "") -> NDArray[Any] | None:
-        if model not in graphs or pictures is None:
-            return None
-        engine = _engine(networks, model, graphs[model], which)
-        names[f"{engine.info.engine} on {engine.info.device}, {engine.info.precision}"] = None
-        # One picture at a time is what a camera runs; the reference shows that N is free.
-        size = 1 if which == "deployed" else _BATCH
-        starts = range(0, len(pictures), size)
-        text = f"parity gate: {model}{again} in {engine.info.engine} ({engine.info.precision})"
-        try:
-            return np.concatenate(
-                [
-                    engine.infer(np.ascontiguousarray(pictures[start : start + size]))
-                    for start in narrator.track(starts, text, len(starts))
-                ]
-            )
-        finally:
-            engine.close()
+        def run(
+            model: ModelName, pictures: Pictures | None, again: str = ""
+        ) -> NDArray[Any] | None:
+            if model not in self.graphs or pictures is None:
+                return None
+            engine = self._engine(model, which)
+            info = engine.info
+            names[f"{info.engine} on {info.device}, {info.precision}"] = None
+            text = f"parity gate: {model}{again} in {info.engine} ({info.precision})"
+            # One picture at a time is what a camera runs; the reference shows that N is free.
+            batch = 1 if which == "deployed" else BATCH
+            try:
+                return infer_all(engine, pictures, batch, self.narrator, text)
+            except EngineError as error:
+                raise ParityError(f"{model}.onnx ({self.precision}): {error}") from error
 
-    cartoons = run("transfer", photos)
-    outputs = Outputs(
-        cartoons=cartoons,
-        restored=run("restorer", expected.cartoons),
-        probabilities=run("recognizer", expected.cartoons),
-        chain=run("recognizer", cartoons, " after transfer"),
-    )
-    return outputs, "; ".join(names)
+        cartoons = run("transfer", self.photos)
+        outputs = Outputs(
+            cartoons=cartoons,
+            restored=run("restorer", self.expected.cartoons),
+            probabilities=run("recognizer", self.expected.cartoons),
+            chain=run("recognizer", cartoons, " after transfer"),
+        )
+        return outputs, "; ".join(names)
 
-
-def _engine(
-    networks: TrainedNetworks,
-    model: ModelName,
-    data: bytes,
-    which: Literal["reference", "deployed"],
-) -> Engine:
-    size, classes = networks.configuration.networks.image_size, len(networks.labels)
-    graph = Graph(data, f"{model}.onnx", "fp32", signature(model, size, classes))
-    if which == "reference":
-        return load(graph, choose("onnxruntime", "cpu"), "f32")
-    return load(graph, choose())
+    def _engine(self, model: ModelName, which: Literal["reference", "deployed"]) -> Engine:
+        data, size = self.graphs[model], self.original.image_size
+        if which == "reference":
+            return reference_engine(model, data, self.precision, size, self.original.classes)
+        ports = signature(model, size, self.original.classes)
+        return load(Graph(data, f"{model}.onnx", self.precision, ports), choose())
 
 
 def _parity(engine: str, expected: Outputs, found: Outputs) -> EngineParity:
@@ -423,7 +424,8 @@ def _figures(parity: EngineParity) -> list[str]:
     for name, labels in (("recognizer", parity.recognizer), ("chain", parity.chain)):
         if labels is not None:
             figures.append(
-                f"{name} labels {labels.label_agreement:.1%} equal "
-                f"(largest difference {labels.max_difference:.1g})"
+                f"{name} labels {labels.label_agreement:.1%} equal (of all such pictures "
+                f"{labels.assured_agreement:.1%} or more, at 95% confidence; largest difference "
+                f"{labels.max_difference:.1g})"
             )
     return figures

@@ -1,4 +1,4 @@
-"""The real pictures that an export is judged by.
+"""The real pictures that an export is judged by, and that INT8 is calibrated on.
 
 Noise would prove nothing: the networks' activations on it are unlike those on pictures.
 """
@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,9 @@ from dtir_train.configuration import Configuration
 from dtir_train.datasets.crops import square_crop
 from dtir_train.datasets.decoded import GENERATED
 from dtir_train.datasets.generated import generated_secret
-from dtir_train.datasets.sources import PICTURE_SUFFIXES, open_source
+from dtir_train.datasets.sources import PICTURE_SUFFIXES, Entry, open_source
+
+Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -36,63 +39,108 @@ class GatePictures:
     origins: tuple[str, ...]
 
 
-def gate_pictures(configuration: Configuration, paths: Sequence[Path], count: int) -> GatePictures:
-    """Takes pictures evenly from what the user names, or else from the run's own sources.
+@dataclass(frozen=True)
+class PictureSources:
+    """Where private pictures come from, and how they are cut out.
 
-    Test pictures are preferred to training pictures where a source tells them apart. Pictures
-    are cut out as in training: by the SDK's alignment unless the run's configuration says
-    otherwise; those without a face are left out.
+    Attributes:
+        names: paths of pictures, folders and zips, or `generated` where that is allowed.
+        size: side S of the crops.
+        align: cut the largest face out as the SDK does; off takes whole pictures.
+        seed: of generated pictures; None allows none.
+    """
+
+    names: tuple[str, ...]
+    size: int
+    align: bool
+    seed: int | None
+
+    def take(self, count: int, split: Split | None = None) -> GatePictures:
+        """Takes pictures evenly from the sources.
+
+        Those without a face are left out, where faces are cut out.
+
+        Args:
+            count: how many to take at most, over all sources.
+            split: take pictures of this split only, so that no picture is in both; None prefers
+                test pictures where a source tells them apart.
+
+        Raises:
+            DataError: there are no pictures to be had, or a source is broken.
+            PictureError: a file is no picture, or no face was found in any of them.
+        """
+        finder = FaceFinder() if self.align else None
+        share = math.ceil(count / len(self.names))
+        pictures: list[NDArray[np.uint8]] = []
+        for name in self.names:
+            if name == GENERATED and self.seed is not None:
+                seed = self.seed + 1 if split == "train" else self.seed
+                drawn, _ = generated_secret(share, self.size, seed)
+                pictures += list(drawn)
+                continue
+            for where, data in _read(Path(name), share, split):
+                crop = square_crop(decode_picture(data, where), self.size, finder)
+                if crop is not None:
+                    pictures.append(swap_colors(crop))
+        if not pictures:
+            raise PictureError(
+                f"{', '.join(self.names)}: no face found in any picture: name others with "
+                "--pictures"
+            )
+        return GatePictures(
+            np.stack(pictures[:count]), tuple(dict.fromkeys(Path(name).name for name in self.names))
+        )
+
+
+def run_sources(configuration: Configuration, paths: Sequence[Path]) -> PictureSources:
+    """Returns what the user names, or else the run's own sources, cut out as in training.
 
     Args:
         configuration: of the run.
         paths: pictures, folders and zips; none takes the configuration's private sources.
-        count: how many pictures to take at most, over all sources.
 
     Raises:
-        DataError: there are no pictures to be had, or a source is broken.
-        PictureError: a file is no picture, or no face was found in any of them.
+        DataError: the run's pictures are not there any more.
     """
-    names = [str(path) for path in paths] or list(configuration.data.secret)
-    if not paths:
-        missing = [name for name in names if name != GENERATED and not Path(name).exists()]
-        if missing:
-            raise DataError(
-                f"{', '.join(missing)}: the run's pictures are not there any more, and an export "
-                "is judged on real pictures: name some with --pictures"
-            )
-    size = configuration.networks.image_size
-    finder = FaceFinder() if configuration.data.align else None
-    share = math.ceil(count / len(names))
-    pictures: list[NDArray[np.uint8]] = []
-    for name in names:
+    data, size = configuration.data, configuration.networks.image_size
+    if paths:
         # A file or folder of the user's may well be called "generated".
-        if name == GENERATED and not paths:
-            drawn, _ = generated_secret(share, size, configuration.seed)
-            pictures += list(drawn)
-            continue
-        for where, data in _read(Path(name), share):
-            crop = square_crop(decode_picture(data, where), size, finder)
-            if crop is not None:
-                pictures.append(swap_colors(crop))
-    if not pictures:
-        raise PictureError(
-            f"{', '.join(names)}: no face found in any picture: name others with --pictures"
+        return PictureSources(tuple(map(str, paths)), size, data.align, None)
+    missing = [name for name in data.secret if name != GENERATED and not Path(name).exists()]
+    if missing:
+        raise DataError(
+            f"{', '.join(missing)}: the run's pictures are not there any more, and an export "
+            "is judged on real pictures: name some with --pictures"
         )
-    return GatePictures(
-        np.stack(pictures[:count]), tuple(dict.fromkeys(Path(name).name for name in names))
-    )
+    return PictureSources(data.secret, size, data.align, configuration.seed)
 
 
-def _read(path: Path, count: int) -> list[tuple[str, bytes]]:
+def _read(path: Path, count: int, split: Split | None) -> list[tuple[str, bytes]]:
     """Where each of `count` pictures comes from, and its file's bytes."""
     if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
+        if split is not None:
+            raise DataError(
+                f"{path} is a single picture, and INT8 is calibrated on some and judged on others: "
+                "name a folder or zip of pictures"
+            )
         try:
             return [(str(path), path.read_bytes())]
         except OSError as error:
             raise PictureError(f"{path} could not be read") from error
     source = open_source(path, None)
-    entries = [entry for entry in source.entries if entry.split == "test"] or source.entries
+    entries = _of_split(source.entries, split)
+    if not entries:
+        raise DataError(
+            f"{path} has no {split} pictures, and INT8 is calibrated on its training pictures and "
+            "judged on its test pictures: name a folder or zip that has both"
+        )
     positions = np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int)
     chosen = [entries[position] for position in positions]
     names = [f"{path}/{entry.name}" for entry in chosen]
     return list(zip(names, source.read(chosen), strict=True))
+
+
+def _of_split(entries: Sequence[Entry], split: Split | None) -> Sequence[Entry]:
+    if split is None:
+        return _of_split(entries, "test") or entries
+    return [entry for entry in entries if entry.split == split]

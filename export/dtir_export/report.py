@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,11 +24,12 @@ AMPLIFIED = 16
 _ROWS = 8
 
 
-def report_files(comparison: Comparison) -> dict[str, bytes]:
+def report_files(comparison: Comparison, also: Mapping[str, Any]) -> dict[str, bytes]:
     """Encodes a comparison.
 
     Args:
         comparison: from `compare`.
+        also: what else the figures' file says, JSON-ready.
 
     Returns:
         File name to content.
@@ -35,7 +37,7 @@ def report_files(comparison: Comparison) -> dict[str, bytes]:
     Raises:
         OutputError: the picture cannot be encoded.
     """
-    text = json.dumps(comparison.report.to_json(), indent=2, allow_nan=False) + "\n"
+    text = json.dumps({**comparison.report.to_json(), **also}, indent=2, allow_nan=False) + "\n"
     done, png = cv2.imencode(".png", grid(comparison)[..., ::-1])
     if not done:
         raise OutputError(f"{PNG_NAME} could not be encoded")
@@ -46,15 +48,15 @@ def grid(comparison: Comparison) -> NDArray[np.uint8]:
     """Sets up to eight photos, and what became of each, into rows.
 
     Returns:
-        uint8 [H, W, 3], RGB: photo, PyTorch's cartoon, the exported graph's cartoon, their
+        uint8 [H, W, 3], RGB: photo, the original's cartoon, the exported graph's cartoon, their
         difference 16 times over around grey, and the photo restored by the exported graph; what
         was not exported is left out.
     """
-    made, deployed = comparison.torch, comparison.deployed
+    made, deployed = comparison.original, comparison.deployed
     assert made.cartoons is not None and made.restored is not None
-    columns = [("photo", comparison.photos), ("PyTorch", made.cartoons)]
+    columns = [("photo", comparison.photos), (comparison.report.original, made.cartoons)]
     if deployed.cartoons is not None:
-        columns.append(("exported", deployed.cartoons))
+        columns.append((f"exported, {comparison.report.precision}", deployed.cartoons))
         columns.append((f"difference x{AMPLIFIED}", amplified(made.cartoons, deployed.cartoons)))
     if deployed.restored is not None:
         columns.append(("restored", deployed.restored))

@@ -90,6 +90,11 @@ def graphs(networks: TrainedNetworks) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
+def half_graphs(networks: TrainedNetworks) -> dict[str, bytes]:
+    return export_graphs(networks, ("transfer", "recognizer", "restorer"), "fp16")
+
+
+@pytest.fixture(scope="session")
 def bundle(graphs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A full bundle; do not change it."""
     folder = tmp_path_factory.mktemp("bundles") / "full"
@@ -113,7 +118,8 @@ def _perturbed(data: bytes) -> bytes:
     graph = onnx.load_from_string(data)
     weight = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     values = numpy_helper.to_array(weight).copy()
-    values *= 1 + 0.2 * np.random.default_rng(0).standard_normal(values.shape, np.float32)
+    noise = np.random.default_rng(0).standard_normal(values.shape, np.float32)
+    values *= (1 + 0.2 * noise).astype(values.dtype)
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     return graph.SerializeToString()
 

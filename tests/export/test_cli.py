@@ -77,6 +77,23 @@ def test_options_of_a_run_are_refused_for_a_bundle(run_cli: Run, bundle: Path) -
         one_line(run_cli(bundle, option, "7"), f"{option} goes with a run")
 
 
+def test_precisions_that_do_not_go(run_cli: Run, bundle: Path, checkpoint: Path) -> None:
+    one_line(run_cli(checkpoint, "--fp16", "--int8"), "ask for one of them")
+    one_line(run_cli(bundle, "--fp16"), "name a run or a checkpoint")
+    one_line(run_cli(bundle, "--int8"), "name some with --pictures")
+    one_line(run_cli(bundle, "--int8", "--metrics", "a.json"), "--metrics goes with a run")
+
+
+def test_half_precision(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
+    code, output, errors = run_cli(checkpoint, "--fp16", "--role", "edge", "--count", 3)
+    assert (code, errors) == (0, "")
+    assert "transfer.onnx  " in output
+    assert " MB  fp16" in output
+    assert "of all such pictures" in output
+    (file,) = Bundle.open(tmp_path / "dtir-bundle-edge").manifest.files.values()
+    assert file.precision == "fp16"
+
+
 def test_all_options(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text(json.dumps({"attribute": "form"}))
     (tmp_path / "metrics.json").write_text(json.dumps({"accuracy": 1}))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 from dtir_export import exporting
-from dtir_export.exporting import Exported, export_checkpoint
-from dtir_export.parity import Gate, ParityError
+from dtir_export.exporting import Exported, export_checkpoint, quantize_bundle
+from dtir_export.parity import GATES, ParityError
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
 from dtir_sdk.bundle import MAY_HOLD
-from dtir_sdk.errors import ConfigurationError, DataError
+from dtir_sdk.errors import BundleError, ConfigurationError, DataError
+from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.datasets.generated import generated_secret
 
 
@@ -82,7 +84,9 @@ def test_nothing_is_written_where_the_gate_fails(
 
 
 def test_stricter_gate(checkpoint: Path, tmp_path: Path) -> None:
-    gate = Gate(deployed=dataclasses.replace(Gate().deployed, byte_difference=-1))
+    usual = GATES["fp32"]
+    strict = dataclasses.replace(usual.deployed, byte_difference=-1)
+    gate = dataclasses.replace(usual, deployed=strict)
     with pytest.raises(ParityError, match="the SDK's engine: cartoon off by"):
         export_checkpoint(checkpoint, tmp_path / "bundle", role="edge", count=2, gate=gate)
 
@@ -107,3 +111,83 @@ def test_report_never_lies_in_the_bundle(checkpoint: Path, tmp_path: Path) -> No
 def test_count_of_none(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="count is 0"):
         export_checkpoint(checkpoint, tmp_path / "bundle", count=0)
+
+
+def test_half_precision(checkpoint: Path, exported: Exported, tmp_path: Path) -> None:
+    half = export_checkpoint(checkpoint, tmp_path / "half", precision="fp16", role="edge", count=4)
+    manifest = half.bundle.manifest
+    assert {file.precision for file in manifest.files.values()} == {"fp16"}
+    parity = manifest.metrics["export_parity"]
+    assert (parity["precision"], parity["passed"]) == ("fp16", True)
+    assert parity["gate"]["reference"]["cartoon_psnr"] == 45
+    for model in manifest.files:
+        size = half.bundle.model_path(model).stat().st_size
+        assert size < 0.75 * exported.bundle.model_path(model).stat().st_size
+    photos, _ = generated_secret(2, 32, 9)
+    with Transfer(half.bundle) as transfer, Transfer(exported.bundle) as full:
+        assert np.abs(transfer(photos).astype(int) - full(photos)).mean() < 1
+
+
+def test_spoilt_half_precision_writes_nothing(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    perturb: Callable,
+    half_graphs: dict[str, bytes],
+) -> None:
+    spoilt = {"transfer": perturb(half_graphs["transfer"])}
+    monkeypatch.setattr(exporting, "export_graphs", lambda *_: spoilt)
+    with pytest.raises(ParityError, match=r"fp16 graphs.*cartoon PSNR .* dB, not 45\.0"):
+        export_checkpoint(checkpoint, tmp_path / "bundle", precision="fp16", role="edge", count=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_of_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    made = export_checkpoint(checkpoint, tmp_path / "int8", precision="int8", role="edge", count=4)
+    assert made.bundle.manifest.files["transfer"].precision == "int8"
+    parity = made.bundle.manifest.metrics["export_parity"]
+    assert parity["gate"]["reference"]["label_agreement"] == 0.99
+    assert parity["calibration_pictures"] == 256
+    layers = parity["layers"]["transfer"]
+    assert len(layers["int8"]) + len(layers["kept"]) == 8
+    assert len(layers["int8"]) >= 4
+    report = json.loads((made.report_folder / "parity.json").read_text())
+    assert report["layers"] == parity["layers"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Forty portraits, of which two are for testing."""
+    folder = tmp_path / "portraits"
+    folder.mkdir()
+    for index in range(40):
+        shutil.copy(SAMPLE_PORTRAIT, folder / f"{index}.png")
+    return folder
+
+
+def test_int8_of_a_bundle(exported: Exported, photos: Path, tmp_path: Path) -> None:
+    made = quantize_bundle(
+        exported.bundle.folder, tmp_path / "int8", role="edge", pictures=(photos,)
+    )
+    manifest = made.bundle.manifest
+    assert (manifest.role, manifest.name) == ("edge", "shapes")
+    assert manifest.files["transfer"].precision == "int8"
+    # What was measured on the FP32 graphs is not said of these.
+    assert "accuracy" not in manifest.metrics
+    assert manifest.metrics["before_conversion"]["accuracy"] == 0.9
+    assert made.report.pictures == 2
+    assert made.report.original == "the FP32 graphs"
+
+
+def test_bundles_that_are_not_quantised(
+    exported: Exported, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = exported.bundle.folder
+    with pytest.raises(ConfigurationError, match="--pictures"):
+        quantize_bundle(folder, tmp_path / "out")
+    with pytest.raises(ConfigurationError, match="--output"):
+        quantize_bundle(folder, folder / "inside", pictures=(tmp_path,))
+    part = export_checkpoint(checkpoint, tmp_path / "part", role="edge", count=2).bundle.folder
+    with pytest.raises(BundleError, match=r"role 'edge' in fp32.*full bundle"):
+        quantize_bundle(part, tmp_path / "out", pictures=(tmp_path,))
+    assert not (tmp_path / "out").exists()

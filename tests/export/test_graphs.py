@@ -111,6 +111,48 @@ def test_rounds_and_stays_in_range() -> None:
     assert output[0, :, :, 0].flatten().tolist() == [128, 255, 0, 255]
 
 
+def test_half_precision(half_graphs: dict[str, bytes], graphs: dict[str, bytes]) -> None:
+    for model, data in half_graphs.items():
+        graph = onnx.load_from_string(data).graph
+        weights = [tensor for tensor in graph.initializer if len(tensor.dims) == 4]
+        assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
+        assert len(data) < 0.75 * len(graphs[model])
+        ports = onnx.load_from_string(graphs[model]).graph
+        assert list(graph.input) == list(ports.input)
+        assert list(graph.output) == list(ports.output)
+
+
+def test_half_precision_normalises_in_float(half_graphs: dict[str, bytes]) -> None:
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(half_graphs["transfer"]))
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.value_info}
+    for kind, expected in (
+        ("InstanceNormalization", onnx.TensorProto.FLOAT),
+        ("Tanh", onnx.TensorProto.FLOAT),
+        ("Conv", onnx.TensorProto.FLOAT16),
+    ):
+        nodes = [node for node in graph.graph.node if node.op_type == kind]
+        assert nodes
+        assert {types[node.input[0]] for node in nodes} == {expected}
+
+
+@pytest.mark.parametrize("model", ["transfer", "recognizer", "restorer"])
+def test_half_precision_is_near(
+    model: str, half_graphs: dict[str, bytes], graphs: dict[str, bytes]
+) -> None:
+    photos, _ = generated_secret(3, 32, 1)
+    half, full = _run(half_graphs[model], photos), _run(graphs[model], photos)
+    assert (half.dtype, half.shape) == (full.dtype, full.shape)
+    assert np.abs(half.astype(float) - full).max() <= (0.01 if model == "recognizer" else 3)
+
+
+def test_weights_too_large_for_half_precision(networks: TrainedNetworks) -> None:
+    large = without_idle_biases(networks.transfer)
+    large.encoder[0][0].weight.data[0] = 1e5
+    changed = dataclasses.replace(networks, transfer=large)
+    with pytest.raises(ConfigurationError, match=r"transfer do not fit into FP16.*encoder\.0\.0"):
+        export_graph("transfer", changed, "fp16")
+
+
 def test_weights_that_are_not_finite(networks: TrainedNetworks) -> None:
     broken = without_idle_biases(networks.transfer)
     broken.encoder[0][0].weight.data[0] = float("nan")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -7,10 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from dtir_export.graphs import export_graph
+from dtir_export.original import GraphOriginal, TrainedOriginal
 from dtir_export.parity import (
+    GATES,
     PSNR_CEILING,
     Comparison,
-    Gate,
     ParityError,
     compare,
     label_parity,
@@ -32,12 +35,13 @@ def photos() -> GatePictures:
 def comparison(
     networks: TrainedNetworks, graphs: dict[str, bytes], photos: GatePictures
 ) -> Comparison:
-    return compare(networks, graphs, photos, Gate(), Narrator())
+    return compare(TrainedOriginal(networks), graphs, photos, Narrator())
 
 
 def test_passes(comparison: Comparison) -> None:
     report = comparison.report
     report.check()
+    assert report.arithmetic is None
     assert report.pictures == 11
     assert report.reference.engine == "onnxruntime on cpu, fp32"
     assert report.reference.transfer.psnr >= 60
@@ -72,7 +76,7 @@ def test_perturbed_weight_fails(
     perturb: Callable[[bytes], bytes],
 ) -> None:
     changed = {model: perturb(graphs[model])}
-    report = compare(networks, changed, photos, Gate(), Narrator()).report
+    report = compare(TrainedOriginal(networks), changed, photos, Narrator()).report
     with pytest.raises(ParityError, match=f"nothing was written: onnxruntime: {text}"):
         report.check()
     assert report.to_json()["passed"] is False
@@ -82,7 +86,7 @@ def test_only_what_was_exported(
     networks: TrainedNetworks, graphs: dict[str, bytes], photos: GatePictures
 ) -> None:
     only = {"recognizer": graphs["recognizer"]}
-    report = compare(networks, only, photos, Gate(), Narrator()).report
+    report = compare(TrainedOriginal(networks), only, photos, Narrator()).report
     assert report.reference.transfer is None
     assert report.reference.chain is None
     assert report.reference.recognizer is not None
@@ -101,7 +105,8 @@ def test_wrong_signature(
     networks: TrainedNetworks, graphs: dict[str, bytes], photos: GatePictures
 ) -> None:
     with pytest.raises(BundleError, match=r"transfer\.onnx has the signature"):
-        compare(networks, {"transfer": graphs["restorer"]}, photos, Gate(), Narrator())
+        changed = {"transfer": graphs["restorer"]}
+        compare(TrainedOriginal(networks), changed, photos, Narrator())
 
 
 def test_picture_parity() -> None:
@@ -126,4 +131,68 @@ def test_label_parity() -> None:
 
 def test_thresholds_are_checked() -> None:
     with pytest.raises(ConfigurationError, match="label_agreement"):
-        dataclasses.replace(Gate().reference, label_agreement=99.5)
+        dataclasses.replace(GATES["fp32"].reference, label_agreement=99.5)
+
+
+def test_few_pictures_assure_little() -> None:
+    same = np.array([[0.9, 0.1]], np.float32)
+    one, many = same, np.repeat(same, 1000, axis=0)
+    assert label_parity(one, one).assured_agreement == pytest.approx(1 / (1 + 1.645**2))
+    assert 0.997 < label_parity(many, many).assured_agreement < 0.998
+    other = many.copy()
+    other[:10] = other[:10, ::-1]
+    parity = label_parity(many, other)
+    assert parity.label_agreement == 0.99
+    assert 0.983 < parity.assured_agreement < 0.985
+
+
+def test_graphs_judged_by_graphs(graphs: dict[str, bytes], photos: GatePictures) -> None:
+    report = compare(GraphOriginal(graphs, 32, 3), graphs, photos, Narrator()).report
+    report.check()
+    assert report.original == "the FP32 graphs"
+    assert report.reference.transfer.psnr == PSNR_CEILING
+    assert report.reference.recognizer.max_difference == 0
+
+
+def test_half_precision_passes_its_own_gate(
+    networks: TrainedNetworks, half_graphs: dict[str, bytes], photos: GatePictures
+) -> None:
+    original = TrainedOriginal(networks)
+    report = compare(original, half_graphs, photos, Narrator(), precision="fp16").report
+    report.check()
+    assert report.reference.engine == "onnxruntime on cpu, fp16"
+    assert 45 < report.reference.transfer.psnr < PSNR_CEILING
+    assert report.arithmetic.engine == "PyTorch on cpu, fp16"
+    assert 45 < report.arithmetic.transfer.psnr < PSNR_CEILING
+    assert report.arithmetic.chain.label_agreement == 1
+    assert len(report.summary()) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [("transfer", "cartoon PSNR"), ("restorer", "restored picture PSNR")],
+)
+def test_spoilt_half_precision_fails(
+    model: str,
+    text: str,
+    networks: TrainedNetworks,
+    half_graphs: dict[str, bytes],
+    photos: GatePictures,
+    perturb: Callable[[bytes], bytes],
+) -> None:
+    changed = {model: perturb(half_graphs[model])}
+    original = TrainedOriginal(networks)
+    report = compare(original, changed, photos, Narrator(), precision="fp16").report
+    with pytest.raises(ParityError, match=rf"fp16 graphs differ.*{text} .* dB, not 45"):
+        report.check()
+
+
+def test_overflow_in_half_precision_fails(networks: TrainedNetworks, photos: GatePictures) -> None:
+    # Every weight fits into FP16, and the last convolution's sums do not.
+    loud = copy.deepcopy(networks.transfer)
+    loud.decoder[2].weight.data.fill_(60000.0)
+    loud.decoder[2].weight.data[:, ::2] = -60000.0
+    changed = dataclasses.replace(networks, transfer=loud)
+    graphs = {"transfer": export_graph("transfer", changed, "fp16")}
+    with pytest.raises(ConfigurationError, match=r"transfer leaves FP16's range.*decoder\.2"):
+        compare(TrainedOriginal(changed), graphs, photos, Narrator(), precision="fp16")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dtir_export.pictures import gate_pictures
+from dtir_export.pictures import GatePictures, run_sources
 from dtir_sdk.errors import DataError, PictureError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.configuration import Configuration, Data, Networks
@@ -18,6 +18,12 @@ def configuration(*secret: str, align: bool = False) -> Configuration:
     return Configuration(
         Networks(image_size=32), Data(secret=secret or ("generated",), align=align)
     )
+
+
+def gate_pictures(
+    configured: Configuration, paths: tuple[Path, ...], count: int, split: str | None = None
+) -> GatePictures:
+    return run_sources(configured, paths).take(count, split)
 
 
 @pytest.fixture
@@ -56,14 +62,18 @@ def test_rgb_order(tmp_path: Path) -> None:
     assert taken.pictures[0, 0, 0].tolist() == [255, 0, 0]
 
 
-def test_zip_prefers_its_test_split(folder: Path, tmp_path: Path) -> None:
-    path = tmp_path / "set.zip"
+def write_zip(folder: Path, path: Path, tests: tuple[int, ...]) -> Path:
     lines = ["file,split,shape"]
     with zipfile.ZipFile(path, "w") as archive:
         for index in range(10):
             archive.write(folder / f"{index}.png", f"images/{index}.png")
-            lines.append(f"{index}.png,{'test' if index in (3, 7) else 'train'},disc")
+            lines.append(f"{index}.png,{'test' if index in tests else 'train'},disc")
         archive.writestr("labels.csv", "\n".join(lines))
+    return path
+
+
+def test_zip_prefers_its_test_split(folder: Path, tmp_path: Path) -> None:
+    path = write_zip(folder, tmp_path / "set.zip", (3, 7))
     taken = gate_pictures(configuration(), (path,), 64)
     wanted = [
         cv2.resize(cv2.imread(str(folder / f"{i}.png")), (32, 32), interpolation=cv2.INTER_AREA)
@@ -105,3 +115,30 @@ def test_face_is_aligned() -> None:
     taken = gate_pictures(configuration(align=True), (SAMPLE_PORTRAIT,), 4)
     assert taken.pictures.shape == (1, 32, 32, 3)
     assert taken.pictures.std() > 20
+
+
+def test_splits_share_no_picture(folder: Path, tmp_path: Path) -> None:
+    path = write_zip(folder, tmp_path / "set.zip", (3, 7))
+    judged = gate_pictures(configuration(), (path,), 64, "test").pictures
+    calibrated = gate_pictures(configuration(), (path,), 64, "train").pictures
+    assert (len(judged), len(calibrated)) == (2, 8)
+    assert not any((one == other).all() for one in judged for other in calibrated)
+
+
+def test_generated_splits_differ() -> None:
+    judged, calibrated = (
+        gate_pictures(configuration(), (), 4, split).pictures for split in ("test", "train")
+    )
+    assert not any((one == other).all() for one in judged for other in calibrated)
+
+
+def test_single_picture_cannot_be_split(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"0\.png is a single picture.*folder or zip"):
+        gate_pictures(configuration(), (folder / "0.png",), 4, "train")
+
+
+def test_source_without_test_pictures(folder: Path, tmp_path: Path) -> None:
+    path = write_zip(folder, tmp_path / "set.zip", ())
+    assert len(gate_pictures(configuration(), (path,), 4).pictures) == 4
+    with pytest.raises(DataError, match=r"set\.zip has no test pictures"):
+        gate_pictures(configuration(), (path,), 4, "test")

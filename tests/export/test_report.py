@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from dtir_export.parity import Gate, compare
+from dtir_export.original import TrainedOriginal
+from dtir_export.parity import compare
 from dtir_export.pictures import GatePictures
 from dtir_export.progress import Narrator
 from dtir_export.report import amplified, report_files, staged
@@ -23,8 +25,11 @@ def test_files(
 ) -> None:
     photos = GatePictures(generated_secret(2, 32, 3)[0], ("generated",))
     chosen = {model: graphs[model] for model in models}
-    files = report_files(compare(networks, chosen, photos, Gate(), Narrator()))
+    comparison = compare(TrainedOriginal(networks), chosen, photos, Narrator())
+    files = report_files(comparison, {"calibration_pictures": 7})
     assert set(files) == {"parity.json", "parity.png"}
+    figures = json.loads(files["parity.json"])
+    assert (figures["precision"], figures["calibration_pictures"]) == ("fp32", 7)
     picture = cv2.imdecode(np.frombuffer(files["parity.png"], np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape[1] // 256 == columns
 
