@@ -162,6 +162,9 @@ class _Closable(ABC):
                 raise EngineError("used after close(): make a new one")
             try:
                 yield
+            except EngineError:
+                # It says already what is wrong.
+                raise
             except Exception as error:
                 raise EngineError(
                     f"{self.info.engine} failed on a batch of {len(batch)}: {reason(error)}"
