@@ -16,6 +16,7 @@ import dtir_sdk
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.engines import choose, problems
 from dtir_sdk.errors import BundleError, EngineError
+from dtir_sdk.faces import CROPPED_BY
 
 _PACKAGES = (
     "numpy",
@@ -24,6 +25,12 @@ _PACKAGES = (
     "openvino",
     "onnxruntime",
     "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx",
+    "dtir-ext",
+    "av",
+    "pygame-ce",
+    "pyvirtualcam",
     "torch",
 )
 
@@ -52,6 +59,7 @@ def print_information(path: Path | None, console: Console) -> bool:
     console.print(f"Python {sys.version.split()[0]} on {platform.platform()}", highlight=False)
     for package, number in installed().items():
         console.print(f"  {package} {number}", highlight=False)
+    console.print(f"  faces are cut out and set back by {CROPPED_BY}", highlight=False)
     return _print_engines(console) & _print_bundle(path, console)
 
 
