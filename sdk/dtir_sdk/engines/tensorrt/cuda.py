@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from dtir_sdk.engines.base import Problem
 from dtir_sdk.errors import EngineError
-from dtir_sdk.files import reason
 
-# FP16 arithmetic is 1/64 of FP32 on these: Maxwell has none, Pascal's gaming cards next to none.
-_SLOW_HALF = frozenset({(5, 0), (5, 2), (6, 1)})
+# Pascal's gaming cards, such as the GTX 1080 Ti: FP16 arithmetic is 1/64 of FP32 there.
+_SLOW_HALF = frozenset({(6, 1)})
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _MEBI = 1 << 20
 _DRIVER_REMEDY = "install the NVIDIA driver, and check it with nvidia-smi"
@@ -42,7 +41,7 @@ class Gpu:
 
     @property
     def slow_half(self) -> bool:
-        """Whether FP16 arithmetic is slower than FP32 here, such as 1/64 on Pascal."""
+        """Whether FP16 arithmetic is 1/64 of FP32 here, as on Pascal's gaming cards."""
         return self.compute_capability in _SLOW_HALF
 
 
@@ -224,8 +223,8 @@ def look() -> Gpu | Problem:
     try:
         cuda = Cuda()
     except EngineError as error:
-        what, _, remedy = reason(error).rpartition(": ")
-        return Problem(what or reason(error), remedy if what else _DRIVER_REMEDY)
+        what, _, remedy = str(error).rpartition(": ")
+        return Problem(what or str(error), remedy if what else _DRIVER_REMEDY)
     cuda.close()
     return cuda.gpu
 
