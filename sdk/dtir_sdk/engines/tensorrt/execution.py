@@ -200,9 +200,13 @@ class Execution:
 
     def _allocate(self) -> None:
         names = self._driver.names
-        self._stream = self._driver("cuStreamCreate", names.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        self._stream = self._driver(
+            "cuStreamCreate", int(names.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        )
         for _ in range(len(self._stages) + 1):
-            self._events.append(self._driver("cuEventCreate", names.CUevent_flags.CU_EVENT_DEFAULT))
+            self._events.append(
+                self._driver("cuEventCreate", int(names.CUevent_flags.CU_EVENT_DEFAULT))
+            )
         outputs = [stage.signature.outputs[0] for stage in self._stages]
         for tensor in (self.input(), *outputs):
             shape = (self.largest, *(side or 0 for side in tensor.shape[1:]))
