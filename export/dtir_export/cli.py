@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -20,6 +20,8 @@ from dtir_sdk.errors import ConfigurationError, DtirError
 
 FAILED, INTERRUPTED = 2, 130
 OUTPUT = "dtir-bundle"
+
+EngineFiles = Literal["onnx"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Options:
         fp16: Graphs in half precision, for GPUs: half the size. Of a run or a checkpoint.
         int8: Graphs in INT8 with FP32 where the gate needs it: a quarter of the size. Of a run, a
             checkpoint, or a full FP32 bundle with --pictures.
+        engine: What the bundle holds for the engine: onnx is the graphs alone, which every engine
+            reads.
         role: Whose bundle: edge holds the transfer generator only, cloud the recognizer,
             authority the restore generator, full all three.
         name: Name of the bundle; the run's, or the bundle's own, if none.
@@ -56,6 +60,7 @@ class Options:
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     fp16: FlagCreatePairsOff[bool] = False
     int8: FlagCreatePairsOff[bool] = False
+    engine: EngineFiles = "onnx"
     role: Role = "full"
     name: Annotated[str | None, arg(metavar="NAME")] = None
     pictures: Annotated[tuple[Path, ...], arg(metavar="PATH...")] = ()

@@ -54,8 +54,9 @@ class GeneratorGraph(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Maps uint8 ``[N, S, S, 3]``, RGB, to uint8 of the same shape."""
-        output = to_bytes(self.network(from_bytes(pictures.permute(0, 3, 1, 2))))
-        return output.permute(0, 2, 3, 1)
+        # TensorRT takes bytes into a cast and out of one, and nothing else.
+        output: Tensor = self.network(from_bytes(pictures).permute(0, 3, 1, 2))
+        return to_bytes(output.permute(0, 2, 3, 1))
 
 
 class RecognizerGraph(nn.Module):
@@ -73,7 +74,7 @@ class RecognizerGraph(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Maps uint8 ``[N, S, S, 3]``, RGB, to float32 ``[N, K]`` that add up to 1."""
-        logits = self.network(from_bytes(pictures.permute(0, 3, 1, 2)))
+        logits = self.network(from_bytes(pictures).permute(0, 3, 1, 2))
         return torch.softmax(logits, dim=1)
 
 

@@ -89,7 +89,7 @@ def test_half_precision(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
     assert (code, errors) == (0, "")
     assert "transfer.onnx  " in output
     assert " MB  fp16" in output
-    assert "of all such pictures" in output
+    assert "GPU's arithmetic (PyTorch on cpu, fp16): cartoon PSNR" in output
     (file,) = Bundle.open(tmp_path / "dtir-bundle-edge").manifest.files.values()
     assert file.precision == "fp16"
 

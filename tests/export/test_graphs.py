@@ -122,6 +122,19 @@ def test_half_precision(half_graphs: dict[str, bytes], graphs: dict[str, bytes])
         assert list(graph.output) == list(ports.output)
 
 
+@pytest.mark.parametrize("model", PORTS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_bytes_are_only_cast(
+    model: str, precision: str, graphs: dict[str, bytes], half_graphs: dict[str, bytes]
+) -> None:
+    # TensorRT reads no other operator on uint8.
+    graph = onnx.load_from_string((graphs if precision == "fp32" else half_graphs)[model]).graph
+    (into,), (out,) = graph.input, graph.output
+    assert {node.op_type for node in graph.node if into.name in node.input} == {"Cast"}
+    if model != "recognizer":
+        assert {node.op_type for node in graph.node if out.name in node.output} == {"Cast"}
+
+
 def test_half_precision_normalises_in_float(half_graphs: dict[str, bytes]) -> None:
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(half_graphs["transfer"]))
     types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.value_info}
