@@ -18,6 +18,10 @@ Surround = Literal["keep", "blur", "blank"]
 
 # A blurred frame keeps this many pixels on its longer side: people are shapes then.
 _BLURRED_SIDE = 24
+# A cover is larger than its crop, downwards for the most part: the crop's rim, which is
+# see-through, would otherwise touch a long chin, and a mouth found too high would bare the chin.
+_MARGIN = 1.2
+_CENTRE, _BROWS = (0.5, 0.5), (0.5, 0.4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +31,13 @@ class Cover:
     Attributes:
         transform: float64 [2, 3], frame pixels to crop pixels, as from `faces.alignment`.
         cartoon: uint8 [S, S, 3]; None covers with grey.
+        growth: how many times larger than usual it is, about the same centre, where the face is
+            not known to be just there.
     """
 
     transform: NDArray[np.float64]
     cartoon: Picture | None
+    growth: float = 1.0
 
 
 def compose(picture: Picture, covers: Sequence[Cover], surround: Surround, size: int) -> Picture:
@@ -54,8 +61,18 @@ def compose(picture: Picture, covers: Sequence[Cover], surround: Surround, size:
         cartoon = cover.cartoon
         if cartoon is None:
             cartoon = neutral_card(size, size, "")
-        paste_face(image, cartoon, cover.transform)
+        transform = _grown(cover.transform, cover.growth, _CENTRE, size)
+        paste_face(image, cartoon, _grown(transform, _MARGIN, _BROWS, size))
     return image
+
+
+def _grown(
+    transform: NDArray[np.float64], factor: float, fixed: tuple[float, float], size: int
+) -> NDArray[np.float64]:
+    """The transform of a crop of `factor` times the side; `fixed`, a share of it, stays."""
+    grown = transform / factor
+    grown[:, 2] += (1 - 1 / factor) * size * np.array(fixed)
+    return grown
 
 
 def _surroundings(picture: Picture, surround: Surround) -> Picture:

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dtir_sdk.cascade import Cascade
 from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import FaceFinder, FoundFace, alignment, crop_face
-from dtir_sdk.parties import Recognizer, Transfer
 from dtir_sdk.pictures import Color, Picture, check_picture, swap_colors
 from dtir_sdk.results import Face, FrameStamp, Result, Timings
 from dtir_sdk.tracking import TrackedFace, Tracker
@@ -78,8 +78,7 @@ class VideoSession:
     `look` and `cover` are the two halves of a call, for two threads that overlap.
 
     Args:
-        transfer: the transfer generator.
-        recognizer: the recognizer.
+        cascade: transfer generator and recognizer.
         size: side of the crops in pixels.
         faces: `all`, or `largest` for the largest face only; the others are covered with grey.
         color: order of the channels of the frames taken and the pictures given.
@@ -93,8 +92,7 @@ class VideoSession:
 
     def __init__(
         self,
-        transfer: Transfer,
-        recognizer: Recognizer,
+        cascade: Cascade,
         *,
         size: int,
         faces: Faces = "all",
@@ -103,7 +101,7 @@ class VideoSession:
         confidence: float = 0.6,
         following: Following = Following(),
     ) -> None:
-        self._transfer, self._recognizer = transfer, recognizer
+        self._cascade = cascade
         self.color: Color = color
         self._size, self._surround = size, surround
         self._largest = faces == "largest"
@@ -174,12 +172,12 @@ class VideoSession:
         for crop, n in zip(crops, fresh, strict=True):
             crop[:] = crop_face(look.picture, transforms[n], self._size)
         aligned = perf_counter()
-        cartoons, transfer_engine = self._transfer.timed(crops)
-        transferred = perf_counter()
-        recognitions, recognizer_engine = self._recognizer.timed(cartoons)
+        cascaded = self._cascade(crops)
         recognized = perf_counter()
         people: dict[int, _Person] = {}
-        for n, cartoon, recognition in zip(fresh, cartoons, recognitions, strict=True):
+        for n, cartoon, recognition in zip(
+            fresh, cascaded.cartoons, cascaded.recognitions, strict=True
+        ):
             track = wanted[n].track
             before = self._people.get(track)
             people[track] = _Person(cartoon, recognition.probabilities).after(before, passed)
@@ -196,12 +194,12 @@ class VideoSession:
         timings = Timings(
             detect=1e3 * (look.detected - look.start),
             align=1e3 * (aligned - begin),
-            transfer=1e3 * (transferred - aligned),
-            recognize=1e3 * (recognized - transferred),
+            transfer=1e3 * (recognized - aligned) - cascaded.recognizer_engine,
+            recognize=cascaded.recognizer_engine,
             compose=1e3 * (end - recognized),
             total=1e3 * (look.detected - look.start + end - begin),
-            transfer_engine=transfer_engine,
-            recognizer_engine=recognizer_engine,
+            transfer_engine=cascaded.transfer_engine,
+            recognizer_engine=cascaded.recognizer_engine,
         )
         return Result(faces, image, timings, self.color, look.stamp)
 
@@ -215,9 +213,10 @@ class VideoSession:
         covers = []
         for n, (face, transform) in enumerate(zip(tracked, transforms, strict=True)):
             person = self._people.get(face.track) if n < wanted else None
-            growth = min(2.0, 1.0 + _GROWTH * face.unseen)
             cartoon = None if person is None else person.cartoon
-            covers.append(Cover(_grown(transform, growth, self._size), cartoon))
+            side = self._size / math.hypot(transform[0, 0], transform[1, 0])
+            growth = min(2.0, 1.0 + _GROWTH * face.unseen) + 2 * face.lag / side
+            covers.append(Cover(transform, cartoon, growth))
         return compose(picture, covers, self._surround, self._size)
 
 
@@ -250,10 +249,3 @@ class _Person:
             face.track,
             face.seen,
         )
-
-
-def _grown(transform: NDArray[np.float64], factor: float, size: int) -> NDArray[np.float64]:
-    """The transform of a crop that covers `factor` times the side, about the same centre."""
-    grown = transform / factor
-    grown[:, 2] += (1 - 1 / factor) * size / 2
-    return grown

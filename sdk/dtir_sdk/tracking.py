@@ -35,6 +35,7 @@ class TrackedFace:
         landmarks: float32 [5, 2], x and y in pixels, smoothed.
         seen: whether the detector found it when it last looked.
         unseen: seconds from when it was last found to the last look; 0 where it is `seen`.
+        lag: pixels by which the smoothed landmarks lie off those that were found last, at most.
     """
 
     track: int
@@ -42,6 +43,7 @@ class TrackedFace:
     landmarks: _Points
     seen: bool
     unseen: float
+    lag: float
 
 
 class Tracker:
@@ -126,6 +128,7 @@ class _Track:
         self._now = seconds
         self._points = face.landmarks.astype(np.float64)
         self._velocity = np.zeros_like(self._points)
+        self._lag = 0.0
         self._shape(face)
 
     @property
@@ -156,6 +159,7 @@ class _Track:
         speed = float(np.hypot(*self._velocity.mean(axis=0))) / self.size
         jump = max(0.0, float(np.hypot(*error.mean(axis=0))) / self.size - _TREMBLE) / passed
         self._points += _share(_CUTOFF + _SPEED * max(speed, jump), passed) * error
+        self._lag = float(np.hypot(*(face.landmarks - self._points).T).max())
         self.last_seen = seconds
         self._shape(face)
 
@@ -164,7 +168,7 @@ class _Track:
         corner = np.round(centre - np.array(self._sides) / 2).astype(int)
         box = (int(corner[0]), int(corner[1]), self._sides[0], self._sides[1])
         points = self._points.astype(np.float32)
-        return TrackedFace(self.number, box, points, unseen == 0, unseen)
+        return TrackedFace(self.number, box, points, unseen == 0, unseen, self._lag)
 
     def _shape(self, face: FoundFace) -> None:
         x, y, width, height = face.box

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,10 +56,20 @@ def test_a_face_without_a_cartoon_is_covered_with_grey(frame):
     assert (image[40:60, 30:50] == 128).all()
 
 
+def test_the_see_through_rim_of_a_cover_lies_outside_its_crop(frame):
+    image = compose(frame, [cover(20, 30, 40, 77)], "keep", SIZE)
+    assert (image[31:69, 21:59] == 77).all()
+
+
+def test_a_grown_cover_keeps_its_centre(frame):
+    image = compose(frame, [replace(cover(60, 40, 20, 77), growth=2.0)], "keep", SIZE)
+    assert (image[31:69, 51:89] == 77).all()
+
+
 def test_the_first_cover_lies_on_top(frame):
     image = compose(frame, [cover(20, 30, 40, 200), cover(30, 30, 40, 50)], "keep", SIZE)
     assert (image[40:60, 30:50] == 200).all()
-    assert (image[40:60, 62:66] == 50).all()
+    assert (image[40:60, 66:70] == 50).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (2000, 3, 3)])

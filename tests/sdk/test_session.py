@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dtir_sdk import Pipeline
 from dtir_sdk.errors import ConfigurationError, EngineError, PictureError
+from dtir_sdk.faces import FaceFinder
+from dtir_sdk.results import FrameStamp
 from dtir_sdk.session import Following
 
 RATE = 30.0
@@ -61,11 +65,29 @@ def test_a_lost_face_stays_covered_and_then_gives_a_card(pipeline, small):
 
 def test_the_cover_of_a_lost_face_grows(pipeline, small):
     session = pipeline.video()
-    session(small, 0.0)
-    lost = np.zeros_like(small)
+    wide = shifted(small[::2, ::2], 100)
+    session(wide, 0.0)
+    lost = np.zeros_like(wide)
     areas = [int((session(lost, 0.2 * step).image > 0).any(axis=2).sum()) for step in (1, 2, 3)]
     assert areas == sorted(areas)
     assert areas[-1] > 1.3 * areas[0]
+
+
+def test_the_cover_reaches_where_the_face_was_found(pipeline, small):
+    """However far the smoothed place lags behind."""
+    session = pipeline.video()
+    look = session.look(np.zeros_like(small), FrameStamp(0, 0.0, 0.0))
+    (face,) = FaceFinder().find(small)
+    moved = replace(face, landmarks=face.landmarks + np.array([4, 0], np.float32))
+    extents = []
+    for number, found in enumerate((face, moved)):
+        stamp = FrameStamp(number, number / RATE, 0.0)
+        image = session.cover(replace(look, found=(found,), stamp=stamp)).image
+        # The tiny transfer generator makes white of black.
+        extents.append(np.flatnonzero((image == 255).any(axis=(0, 2))))
+    before, after = extents
+    assert after.max() >= before.max() + 4
+    assert after.min() <= before.min() + 4
 
 
 def test_between_looks_the_face_is_covered_where_it_was(pipeline, small):

@@ -103,6 +103,17 @@ def test_a_still_face_trembles_less_than_the_detector():
     assert trembling < 0.5 * np.abs(np.diff(given_[20:], axis=0)).mean()
 
 
+def test_the_lag_of_the_smoothed_landmarks_is_told():
+    tracker = Tracker()
+    (still,) = tracker.update([face(100, 100)], 0.0)
+    assert still.lag == 0
+    found = face(102, 100)
+    (moved,) = tracker.update([found], 1 / RATE)
+    away = np.hypot(*(found.landmarks - moved.landmarks).T).max()
+    assert moved.lag == pytest.approx(away, rel=1e-3)
+    assert 0.5 < moved.lag < 2
+
+
 @pytest.mark.parametrize("speed", [60.0, 300.0, 900.0])
 def test_a_moving_face_is_kept_up_with(speed):
     """Pixels a second; a face of 60 pixels may be missed by a quarter of it at most."""
