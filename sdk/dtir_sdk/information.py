@@ -27,6 +27,7 @@ _PACKAGES = (
     "onnxruntime-gpu",
     "tensorrt",
     "tensorrt-rtx",
+    "cuda-bindings",
     "dtir-ext",
     "av",
     "pygame-ce",

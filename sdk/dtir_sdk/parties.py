@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from time import perf_counter
@@ -15,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle, ModelName
-from dtir_sdk.engines import EngineInfo, Graph, Signature, Tensor, choose, load
+from dtir_sdk.engines import EngineInfo, choose, load
 from dtir_sdk.errors import EngineError
+from dtir_sdk.graphs import bundle_graph
 from dtir_sdk.pictures import Color, Picture, check_color, check_crops, swap_colors
 
 # More pictures than this go through the engine in parts, so that memory stays bounded.
-_LARGEST_BATCH = 16
+LARGEST_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,23 @@ class Recognition:
     confidence: float
     probabilities: dict[str, float] = field(repr=False)
 
+    @classmethod
+    def of(cls, row: NDArray[np.float32], labels: Sequence[str]) -> Self:
+        """Reads a row of the recognizer's output.
+
+        Args:
+            row: float32 [K], the probabilities.
+            labels: the K labels.
+        """
+        best = int(row.argmax())
+        values = dict(zip(labels, row.tolist(), strict=True))
+        return cls(labels[best], values[labels[best]], values)
+
 
 class _Party:
     """One graph of a bundle in an engine."""
 
     _model: ClassVar[ModelName]
-    _input: ClassVar[str]
-    _output: ClassVar[str]
 
     def __init__(
         self,
@@ -54,29 +66,20 @@ class _Party:
         precision: str = "auto",
         color: Color = "bgr",
         threads: int | None = None,
+        mode: str = "latency",
     ) -> None:
         check_color(color)
         self._color = color
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         size = self.bundle.manifest.image_size
-        graph = Graph(
-            data=self.bundle.model(self._model),
-            file=str(self.bundle.model_path(self._model)),
-            precision=self.bundle.manifest.files[self._model].precision,
-            signature=Signature(
-                (Tensor(self._input, "uint8", (None, size, size, 3)),), (self._result(size),)
-            ),
-        )
-        self._engine = load(graph, choose(engine, device), precision, threads)
+        graph = bundle_graph(self.bundle, self._model)
+        self._engine = load(graph, choose(engine, device), precision, threads, mode)
         try:
             # The first run is the slow one: better here than with the first picture.
             self._infer(np.zeros((1, size, size, 3), np.uint8))
         except BaseException:
             self._engine.close()
             raise
-
-    def _result(self, size: int) -> Tensor:
-        return Tensor(self._output, "uint8", (None, size, size, 3))
 
     @property
     def engine(self) -> EngineInfo:
@@ -107,12 +110,12 @@ class _Party:
         if self._color == "bgr":
             crops = swap_colors(crops)
         start = perf_counter()
-        if len(crops) <= _LARGEST_BATCH:
+        if len(crops) <= LARGEST_BATCH:
             output = self._infer(crops)
         else:
-            starts = range(0, len(crops), _LARGEST_BATCH)
+            starts = range(0, len(crops), LARGEST_BATCH)
             output = np.concatenate(
-                [self._infer(crops[start : start + _LARGEST_BATCH]) for start in starts]
+                [self._infer(crops[start : start + LARGEST_BATCH]) for start in starts]
             )
         return output, 1e3 * (perf_counter() - start)
 
@@ -159,12 +162,14 @@ class Transfer(_PictureParty):
 
     Args:
         bundle: a bundle or its folder; None is the one that comes with dtir.
-        engine: `auto`, `openvino` or `onnxruntime`.
+        engine: `auto`, `openvino`, `onnxruntime`, `tensorrt` or `tensorrt-rtx`.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `bf16` or `f32`: the arithmetic; what the graph is stored in is the
             bundle's matter.
         color: order of the channels of the pictures taken and given.
         threads: CPU threads; None leaves it to the engine.
+        mode: `latency`, each call as soon as may be; or `throughput`, batches as many a second
+            as may be, which OpenVINO offers.
 
     Raises:
         BundleError: the bundle cannot be used or holds no transfer generator.
@@ -180,7 +185,7 @@ class Transfer(_PictureParty):
         (4, 32, 32, 3)
     """
 
-    _model, _input, _output = "transfer", "image", "transferred"
+    _model = "transfer"
 
     def __call__(self, pictures: Picture) -> Picture:
         """Turns crops into cartoons.
@@ -207,7 +212,7 @@ class Restorer(_PictureParty):
         ConfigurationError: an argument is none of those that `Transfer` names.
     """
 
-    _model, _input, _output = "restorer", "transferred", "restored"
+    _model = "restorer"
 
     def __call__(self, pictures: Picture) -> Picture:
         """Turns cartoons into photos.
@@ -240,10 +245,7 @@ class Recognizer(_Party):
         True
     """
 
-    _model, _input, _output = "recognizer", "transferred", "probabilities"
-
-    def _result(self, size: int) -> Tensor:  # noqa: ARG002
-        return Tensor(self._output, "float32", (None, len(self.bundle.manifest.labels)))
+    _model = "recognizer"
 
     def __call__(self, pictures: Picture) -> Recognition | tuple[Recognition, ...]:
         """Reads the attribute.
@@ -290,13 +292,8 @@ class Recognizer(_Party):
             EngineError: as for a call.
         """
         labels = self.bundle.manifest.labels
-        recognitions = []
         rows, took = self._probabilities(pictures)
-        for row in rows:
-            best = int(row.argmax())
-            values = dict(zip(labels, row.tolist(), strict=True))
-            recognitions.append(Recognition(labels[best], values[labels[best]], values))
-        return tuple(recognitions), took
+        return tuple(Recognition.of(row, labels) for row in rows), took
 
     def probabilities(self, pictures: Picture) -> NDArray[np.float32]:
         """Returns the bare probabilities, float32 [N, K], labels in the manifest's order.

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle
+from dtir_sdk.cascade import Cascade
 from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.engines import EngineInfo
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
-from dtir_sdk.parties import Recognizer, Transfer
 from dtir_sdk.pictures import Color, Picture, check_color, check_picture, read_picture, swap_colors
 from dtir_sdk.results import Face, Result, Timings
 from dtir_sdk.session import Faces, Following, VideoSession
@@ -41,7 +41,8 @@ class Pipeline:
     Args:
         bundle: a bundle or its folder; None is the one that comes with dtir. It must hold the
             transfer generator and the recognizer.
-        engine: `auto`, `openvino` or `onnxruntime`; `auto` picks the best that works here.
+        engine: `auto`, `openvino`, `onnxruntime`, `tensorrt` or `tensorrt-rtx`; `auto` picks the
+            best that works here.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `bf16` or `f32`, the arithmetic.
         faces: `all`, or `largest` for the largest face only; the others are then covered in
@@ -51,6 +52,7 @@ class Pipeline:
         color: order of the channels of the frames taken and the pictures given.
         threads: CPU threads of the engines; None leaves it to them.
         confidence: least score of a face in [0, 1].
+        mode: `latency` or `throughput`, see `Transfer`.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -79,6 +81,7 @@ class Pipeline:
         color: Color = "bgr",
         threads: int | None = None,
         confidence: float = 0.6,
+        mode: str = "latency",
     ) -> None:
         check_color(color)
         if faces not in get_args(Faces):
@@ -104,21 +107,19 @@ class Pipeline:
         self._surround: Surround = surround
         self._confidence = confidence
         self._finder = FaceFinder(confidence)
-        self._transfer = Transfer(
-            self.bundle, engine=engine, device=device, precision=precision, threads=threads
+        self._cascade = Cascade(
+            self.bundle,
+            engine=engine,
+            device=device,
+            precision=precision,
+            threads=threads,
+            mode=mode,
         )
-        try:
-            self._recognizer = Recognizer(
-                self.bundle, engine=engine, device=device, precision=precision, threads=threads
-            )
-        except BaseException:
-            self._transfer.close()
-            raise
 
     @property
     def engine(self) -> EngineInfo:
         """Which engine was picked, and why."""
-        return self._transfer.engine
+        return self._cascade.engine
 
     def __call__(self, frame: Picture) -> Result:
         """Replaces the faces of a frame by cartoons and reads the attribute from these.
@@ -145,9 +146,8 @@ class Pipeline:
         transforms = [alignment(face.landmarks, self._size) for face in found]
         crops = self._cut(picture, transforms[: len(wanted)])
         aligned = perf_counter()
-        cartoons, transfer_engine = self._transfer.timed(crops)
-        transferred = perf_counter()
-        recognitions, recognizer_engine = self._recognizer.timed(cartoons)
+        cascaded = self._cascade(crops)
+        cartoons = cascaded.cartoons
         recognized = perf_counter()
         covers = [
             Cover(transform, cartoons[n] if n < len(cartoons) else None)
@@ -166,18 +166,20 @@ class Pipeline:
                 cartoon,
                 face.landmarks,
             )
-            for face, recognition, cartoon in zip(wanted, recognitions, cartoons, strict=True)
+            for face, recognition, cartoon in zip(
+                wanted, cascaded.recognitions, cartoons, strict=True
+            )
         )
         end = perf_counter()
         timings = Timings(
             detect=1e3 * (detected - start),
             align=1e3 * (aligned - detected),
-            transfer=1e3 * (transferred - aligned),
-            recognize=1e3 * (recognized - transferred),
+            transfer=1e3 * (recognized - aligned) - cascaded.recognizer_engine,
+            recognize=cascaded.recognizer_engine,
             compose=1e3 * (end - recognized),
             total=1e3 * (end - start),
-            transfer_engine=transfer_engine,
-            recognizer_engine=recognizer_engine,
+            transfer_engine=cascaded.transfer_engine,
+            recognizer_engine=cascaded.recognizer_engine,
         )
         return Result(faces, image, timings, self._color)
 
@@ -230,8 +232,7 @@ class Pipeline:
             [1, 1, 1]
         """
         return VideoSession(
-            self._transfer,
-            self._recognizer,
+            self._cascade,
             size=self._size,
             faces=self._faces,
             color=self._color,
@@ -298,8 +299,7 @@ class Pipeline:
     def close(self) -> None:
         """Frees the engines; may be called again. Calls after it raise `EngineError`."""
         self._closed = True
-        self._transfer.close()
-        self._recognizer.close()
+        self._cascade.close()
 
     def _in_color(self, frame: Picture) -> Picture:
         return frame if self._color == "bgr" else swap_colors(frame)

@@ -38,7 +38,7 @@ def test_a_face(pipeline, portrait):
     parts = timings.detect + timings.align + timings.transfer + timings.recognize + timings.compose
     assert parts == pytest.approx(timings.total, rel=1e-6)
     assert 0 < timings.transfer_engine < timings.transfer
-    assert 0 < timings.recognizer_engine < timings.recognize
+    assert 0 < timings.recognizer_engine <= timings.recognize
 
 
 def test_the_cartoon_is_that_of_the_aligned_crop(pipeline, portrait):
@@ -184,7 +184,7 @@ def test_a_failing_engine_gives_no_picture(bundle, portrait, monkeypatch):
         raise RuntimeError("device lost")
 
     monkeypatch.setattr("dtir_sdk.engines.openvino.OpenVinoEngine._infer", fail)
-    with pytest.raises(EngineError, match="Transfer: openvino failed on a batch of 1: device lost"):
+    with pytest.raises(EngineError, match="openvino failed on a batch of 1: device lost"):
         made(portrait)
 
 
