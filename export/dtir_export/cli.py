@@ -12,16 +12,18 @@ import tyro
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from dtir_export.building import build_engines
 from dtir_export.progress import Narrator
 from dtir_export.source import ExportSource, find_source
 from dtir_export.splitting import split_bundle
 from dtir_sdk.bundle import Bundle, FilePrecision, Role
+from dtir_sdk.engines import Choice, choose
 from dtir_sdk.errors import ConfigurationError, DtirError
 
 FAILED, INTERRUPTED = 2, 130
 OUTPUT = "dtir-bundle"
 
-EngineFiles = Literal["onnx"]
+EngineName = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Options:
         fp16: Graphs in half precision, for GPUs: half the size. Of a run or a checkpoint.
         int8: Graphs in INT8 with FP32 where the gate needs it: a quarter of the size. Of a run, a
             checkpoint, or a full FP32 bundle with --pictures.
-        engine: What the bundle holds for the engine: onnx is the graphs alone, which every engine
-            reads.
+        engine: Build the graphs for this machine's card, too, so that the SDK starts at once:
+            tensorrt or tensorrt-rtx. With onnx, what needs building is built when it is first
+            used.
         role: Whose bundle: edge holds the transfer generator only, cloud the recognizer,
             authority the restore generator, full all three.
         name: Name of the bundle; the run's, or the bundle's own, if none.
@@ -60,7 +63,7 @@ class Options:
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     fp16: FlagCreatePairsOff[bool] = False
     int8: FlagCreatePairsOff[bool] = False
-    engine: EngineFiles = "onnx"
+    engine: EngineName = "onnx"
     role: Role = "full"
     name: Annotated[str | None, arg(metavar="NAME")] = None
     pictures: Annotated[tuple[Path, ...], arg(metavar="PATH...")] = ()
@@ -77,10 +80,13 @@ def export(options: Options, narrator: Narrator) -> Bundle:
         The bundle that was written.
 
     Raises:
-        DtirError: it cannot be done; nothing was written.
+        DtirError: it cannot be done; nothing was written, but where an engine could not be built
+            of a bundle that is written.
     """
     if options.fp16 and options.int8:
         raise ConfigurationError("--fp16 and --int8 go into a bundle each: ask for one of them")
+    # Before the work of an export, not after it.
+    choice = None if options.engine == "onnx" else choose(options.engine)
     precision: FilePrecision = "fp16" if options.fp16 else "int8" if options.int8 else "fp32"
     source = find_source(options.source)
     output = options.output or Path(
@@ -92,8 +98,15 @@ def export(options: Options, narrator: Narrator) -> Bundle:
         if precision == "fp32":
             bundle = split_bundle(source.path, output, options.role, options.name)
             _tell_bundle(bundle, narrator)
-            return bundle
-    return _export_graphs(options, source, output, precision, narrator)
+            return _built(bundle, choice, narrator)
+    bundle = _export_graphs(options, source, output, precision, narrator)
+    return _built(bundle, choice, narrator)
+
+
+def _built(bundle: Bundle, choice: Choice | None, narrator: Narrator) -> Bundle:
+    if choice is not None:
+        build_engines(bundle, choice, narrator)
+    return bundle
 
 
 def _export_graphs(

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dtir_export import cli, exporting, source, splitting
+from dtir_export import building, cli, exporting, source, splitting
 from dtir_sdk.bundle import Bundle
+from dtir_sdk.engines import Choice
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -92,6 +94,34 @@ def test_half_precision(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
     assert "GPU's arithmetic (PyTorch on cpu, fp16): cartoon PSNR" in output
     (file,) = Bundle.open(tmp_path / "dtir-bundle-edge").manifest.files.values()
     assert file.precision == "fp16"
+
+
+def test_an_engine_that_is_not_there_is_told_before_the_export(
+    run_cli: Run, bundle: Path, tmp_path: Path
+) -> None:
+    one_line(run_cli(bundle, "--engine", "tensorrt"), "tensorrt is not installed")
+    assert not (tmp_path / "dtir-bundle").exists()
+
+
+def test_engines_are_built_of_every_graph_that_was_exported(
+    run_cli: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = Choice("tensorrt-rtx", "cuda", "asked for")
+    built, closed = [], []
+    engine = SimpleNamespace(close=lambda: closed.append(True))
+    monkeypatch.setattr(cli, "choose", lambda name: chosen if name == chosen.engine else None)
+    monkeypatch.setattr(
+        building, "load", lambda graph, choice: built.append((graph.file, choice)) or engine
+    )
+    code, output, _ = run_cli(bundle, "--role", "edge", "--engine", "tensorrt-rtx")
+    assert code == 0
+    ((file, choice),) = built
+    assert (Path(file).parts[-2:], choice) == (("dtir-bundle-edge", "transfer.onnx"), chosen)
+    assert closed == [True]
+    assert "tensorrt-rtx: transfer is ready" in output
+    # With onnx, which is the default, nothing is built.
+    run_cli(bundle, "--role", "cloud")
+    assert len(built) == 1
 
 
 def test_all_options(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
