@@ -1,0 +1,84 @@
+"""Under what conditions a benchmark ran, and its report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from dtir_sdk.files import write_atomically
+
+_PACKAGES = ("dtir", "numpy", "opencv-python-headless", "openvino")
+
+
+def conditions() -> dict[str, object]:
+    """Returns the command, the date, the commit, the machine and the versions that count."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def write_report(
+    folder: Path, name: str, document: Mapping[str, object], lines: Sequence[str]
+) -> None:
+    """Writes NAME.json and NAME.md, and prints the latter.
+
+    Args:
+        folder: where to; made if it is not there.
+        name: of the benchmark.
+        document: what was found, `conditions` with it.
+        lines: the same for people, in Markdown.
+    """
+    ran = conditions()
+    text = "\n".join(
+        [
+            *lines,
+            "",
+            f"{ran['cores']} cores of {ran['processor']}, {ran['date']}, commit {ran['commit']}:",
+            f"`{ran['command']}`",
+            "",
+        ]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    data = json.dumps({"conditions": ran, **document}, indent=2)
+    write_atomically(folder / f"{name}.json", f"{data}\n".encode())
+    write_atomically(folder / f"{name}.md", text.encode())
+    print(text)
+
+
+def _commit() -> str:
+    """The commit of this folder, with a + where something was changed since; or `unknown`."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

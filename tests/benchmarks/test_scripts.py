@@ -1,0 +1,75 @@
+"""Each benchmark runs, in small, and finds what it is there to find."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(name: str, *arguments: str, output: Path) -> tuple[int, dict]:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / f"{name}.py", *arguments, "--output", output],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = output / f"{name}.json"
+    assert report.is_file(), done.stderr
+    assert (output / f"{name}.md").read_text() in done.stdout
+    return done.returncode, json.loads(report.read_text())
+
+
+@pytest.mark.slow
+def test_soak(tmp_path):
+    """Less than a minute cannot tell growth from warming up, but every fault is reported."""
+    code, found = run("soak", "--minutes", "0.3", "--growth", "60", output=tmp_path)
+    assert [sample for sample in found["samples"] if not sample["as_expected"]] == []
+    assert len({sample["episode"] for sample in found["samples"]}) == 8
+    assert found["threads_varied_by"] == 0
+    assert code == 0
+
+
+@pytest.mark.slow
+def test_the_soak_sees_a_leak(tmp_path):
+    code, found = run("soak", "--minutes", "0.3", "--growth", "60", "--leak", "20", output=tmp_path)
+    assert found["growth_mb"] > 60
+    assert code == 1
+
+
+@pytest.mark.slow
+def test_coverage(tmp_path):
+    words = ("--settings", "moderate", "--people", "1", "--frames", "60")
+    code, found = run("coverage", *words, output=tmp_path)
+    assert code == 0
+    assert (found["moderate"]["frames"], found["moderate"]["uncovered"]) == (60, 0)
+
+
+@pytest.mark.slow
+def test_coverage_sees_what_is_shown(tmp_path):
+    """With a look in every 30th frame only, a fast face gets out from under its cover."""
+    words = ("--settings", "fast", "--people", "1", "--frames", "60", "--detect-every", "30")
+    _, found = run("coverage", *words, output=tmp_path)
+    assert found["fast"]["uncovered"] > 10
+
+
+@pytest.mark.slow
+def test_live(tmp_path):
+    pytest.importorskip("av")
+    words = ("--seconds", "1", "--rounds", "1", "--still", "10")
+    code, found = run("live", *words, output=tmp_path)
+    assert code == 0
+    assert [(one["faces"], one["rate"]) for one in found["live"]] == [
+        (1, 30.0),
+        (1, 60.0),
+        (4, 30.0),
+        (4, 60.0),
+    ]
+    assert all(one["results"] > 0 and one["found"] > 0.9 for one in found["live"])
+    assert found["film"]["frames"] == 30
+    assert found["flicker"]["followed_shown"] <= found["flicker"]["alone_shown"]
