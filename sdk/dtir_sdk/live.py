@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 
 from dtir_sdk.capture import Captured, Source
+from dtir_sdk.closing import Closing
 from dtir_sdk.drawing import neutral_card
 from dtir_sdk.handoff import Closed, Handoff
 from dtir_sdk.results import Result, Timings
@@ -49,7 +50,7 @@ class Statistics:
         )
 
 
-class Stream:
+class Stream(Closing):
     """The results of a source, in order; made by `Pipeline.stream`.
 
     Reading the source, looking for faces, and covering them run in threads of their own, a frame
@@ -207,17 +208,6 @@ class Stream:
         except BaseException as error:
             self._looks.close()
             self._results.finish(error)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class LiveRun:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from time import perf_counter
-from types import TracebackType
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle, ModelName
+from dtir_sdk.closing import Closing
 from dtir_sdk.engines import EngineInfo, choose, load
 from dtir_sdk.errors import EngineError
 from dtir_sdk.graphs import bundle_graph
@@ -52,7 +52,7 @@ class Recognition:
         return cls(labels[best], values[labels[best]], values)
 
 
-class _Party:
+class _Party(Closing):
     """One graph of a bundle in an engine."""
 
     _model: ClassVar[ModelName]
@@ -89,17 +89,6 @@ class _Party:
     def close(self) -> None:
         """Frees the engine; may be called again. Calls after it raise `EngineError`."""
         self._engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run(self, crops: Picture) -> tuple[NDArray[np.generic], float]:
         """Runs checked crops uint8 [N, S, S, 3], N of 1 or more.

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.cascade import Cascade
+from dtir_sdk.closing import Closing
 from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.engines import EngineInfo
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dtir_sdk.live import LiveRun, Stream
 
 
-class Pipeline:
+class Pipeline(Closing):
     """Turns frames into results that are safe to show.
 
     May be shared by threads: every call stands for itself, and the engines serialise theirs.
@@ -310,14 +310,3 @@ class Pipeline:
         for crop, transform in zip(crops, transforms, strict=True):
             crop[:] = crop_face(picture, transform, self._size)
         return crops
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
 
+from dtir_sdk.closing import Closing
 from dtir_sdk.errors import PictureError
 from dtir_sdk.files import reason
 from dtir_sdk.pictures import Picture
@@ -25,7 +25,7 @@ _ATTEMPTS = 100
 _DEFAULT_RATE = 25.0
 
 
-class VideoReader:
+class VideoReader(Closing):
     """The frames of a video file, in order, each uint8 [H, W, 3] BGR.
 
     Frames that cannot be decoded are left out; of a file that is cut short, those that are there
@@ -105,17 +105,6 @@ class VideoReader:
         else:
             self._seconds += 1 / self.rate
         return self._seconds
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _check_readable(path: Path) -> None:

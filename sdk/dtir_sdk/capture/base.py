@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from dtir_sdk.closing import Closing
 from dtir_sdk.pictures import Picture
 from dtir_sdk.results import FrameStamp
 
@@ -31,7 +31,7 @@ class Captured:
     picture: Picture = field(repr=False)
 
 
-class Source(ABC):
+class Source(Closing):
     """Frames, one after the other, to be iterated over once, by one thread.
 
     A live source gives the newest frame and drops those that nobody took in time; any other gives
@@ -140,14 +140,3 @@ class Source(ABC):
 
     def __iter__(self) -> Self:
         return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from dtir_sdk.closing import Closing
 from dtir_sdk.results import Result
 
 
@@ -27,7 +26,7 @@ class Origin:
     live: bool = False
 
 
-class Sink(ABC):
+class Sink(Closing):
     """Takes the results of a run, each once and in order. It never sees a raw frame.
 
     Use it in a `with` statement: where the block ends with an error or an interruption, the sink
@@ -63,14 +62,3 @@ class Sink(ABC):
         Asking keeps a window alive, so ask also while no frame comes.
         """
         return False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
