@@ -1,0 +1,348 @@
+"""Transfer and recognition through dtir and its peers: `python benchmarks/networks.py`.
+
+The presets `base` and `edge` with random weights (or a run's own, `--run`), at 128x128 and 256x256,
+in batches of 1 and 8, on real faces; all peers in one interleaved run, and with them large matrix
+products in the same precisions, which are the machine's ceiling. Every peer gets the same bytes in
+host memory and gives bytes and probabilities there. What it gives is compared with PyTorch in
+float32, so that nobody is fast by being wrong.
+
+Writes networks.json, networks.md and networks.png. Needs `pip install "dtir[dev]"` and a C++
+compiler for torch.compile.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import tyro
+from arithmetic import multiply_accumulates
+from ceiling import Arithmetic, Ceiling, Product, ceilings, products
+from conditions import write_report
+from interleaved import Spread, Turn, measure, spread
+from peers import Peer, cpu_peers, cuda_peers
+from report import RESULTS, surroundings, table, write_figure
+from rich.console import Console
+from subjects import (
+    Pictures,
+    Preset,
+    Subject,
+    face_crops,
+    half_graphs,
+    int8_graphs,
+    preset_subject,
+    trained_subject,
+)
+
+from dtir_export.parity import picture_parity
+from dtir_sdk.bundle import Bundle
+from dtir_sdk.errors import ConfigurationError, DtirError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEADER = (
+    "peer",
+    "both, median ms",
+    "p95",
+    "against eager",
+    "transfer ms",
+    "GMAC/s",
+    "of the ceiling",
+    "cartoon PSNR",
+)
+# Faces that set the ranges of INT8 and on which the peers' cartoons are compared.
+_FACES = 8
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to measure.
+
+    Attributes:
+        presets: whose networks, with random weights.
+        run: a training run's folder or a checkpoint, measured in place of the presets.
+        bundles: bundles of these very networks to measure too, such as one in INT8; each joins
+            where size and number of multiply-accumulates are the same.
+        faces: picture, folder or zip of faces; the portrait that comes with dtir if none.
+        sizes: sides of the pictures, of the presets.
+        batches: pictures a call.
+        device: where to compute.
+        rounds: how many of a setting at most.
+        seconds: after so many no further round of a setting begins; three are always done.
+        output: folder for the report.
+    """
+
+    presets: tuple[Preset, ...] = ("base", "edge")
+    run: Path | None = None
+    bundles: tuple[Path, ...] = ()
+    faces: Path | None = None
+    sizes: tuple[int, ...] = (128, 256)
+    batches: tuple[int, ...] = (1, 8)
+    device: Literal["cpu", "cuda"] = "cpu"
+    rounds: int = 30
+    seconds: float = 240
+    output: Path = RESULTS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One peer in one setting.
+
+    Attributes:
+        peer: the library, and how it was set.
+        precision: that most of it computes in.
+        both: milliseconds of transfer and recognition, a batch.
+        transfer: milliseconds of the transfer generator alone, a batch.
+        transfer_gmacs: billions of multiply-accumulates a second that it reaches.
+        share_of_ceiling: of the ceiling in this precision; None where that was not measured.
+        cartoon_psnr: dB against PyTorch in float32; for a bundle that was named, the PSNR that
+            its own gate measured, or None.
+        probability_difference: largest, against PyTorch in float32; None for such a bundle.
+    """
+
+    peer: str
+    precision: Arithmetic
+    both: Spread
+    transfer: Spread
+    transfer_gmacs: float
+    share_of_ceiling: float | None
+    cartoon_psnr: float | None
+    probability_difference: float | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All peers on the same networks, size and batch.
+
+    Attributes:
+        subject: networks and size.
+        batch: pictures a call.
+        transfer_gmac: billions of multiply-accumulates of the transfer generator, a picture.
+        recognizer_gmac: the same of the recognizer.
+        measurements: of each peer.
+        ceilings: of the machine, measured in the same rounds.
+        rows: the peers.
+    """
+
+    subject: str
+    batch: int
+    transfer_gmac: float
+    recognizer_gmac: float
+    measurements: int
+    ceilings: tuple[Ceiling, ...]
+    rows: tuple[Row, ...]
+
+
+def settings(arguments: Arguments, console: Console) -> Iterator[Setting]:
+    """Measures one setting after the other.
+
+    Raises:
+        DtirError: a run, a bundle or the faces cannot be used.
+    """
+    made = products(arguments.device)
+    named = [Bundle.open(folder) for folder in arguments.bundles]
+    joined: set[str] = set()
+    for subject in _subjects(arguments):
+        faces = face_crops(arguments.faces, subject.size, _FACES)
+        fitting = [bundle for bundle in named if _same_networks(bundle, subject)]
+        joined |= {str(bundle.folder) for bundle in fitting}
+        with tempfile.TemporaryDirectory(prefix="dtir-benchmark-") as folder:
+            bundles = [
+                *_own_bundles(subject, faces, arguments.device, Path(folder)),
+                *((bundle.folder.name, bundle) for bundle in fitting),
+            ]
+            for count in arguments.batches:
+                console.print(f"{subject.name}, batch {count}", highlight=False)
+                with ExitStack() as stack:
+                    build = cpu_peers if arguments.device == "cpu" else cuda_peers
+                    peers = build(subject, bundles, count, stack)
+                    yield _measured(subject, peers, fitting, made, faces, count, arguments)
+                # Compiled networks refer to themselves.
+                del peers
+                gc.collect()
+    left = [str(bundle.folder) for bundle in named if str(bundle.folder) not in joined]
+    if left:
+        raise ConfigurationError(
+            f"{', '.join(left)}: no networks of this size and number of multiply-accumulates were "
+            "measured: name the presets and sizes, or the run, that it was made of"
+        )
+
+
+def _subjects(arguments: Arguments) -> Iterator[Subject]:
+    if arguments.run is not None:
+        yield trained_subject(arguments.run)
+        return
+    for preset in arguments.presets:
+        for size in arguments.sizes:
+            yield preset_subject(preset, size, face_crops(arguments.faces, size, _FACES))
+
+
+def _same_networks(bundle: Bundle, subject: Subject) -> bool:
+    return bundle.manifest.image_size == subject.size and all(
+        multiply_accumulates(bundle.model(model)) == multiply_accumulates(data)
+        for model, data in subject.graphs.items()
+    )
+
+
+def _own_bundles(
+    subject: Subject, faces: Pictures, device: Literal["cpu", "cuda"], folder: Path
+) -> list[tuple[str, Bundle]]:
+    """FP32; and INT8 on a CPU, FP16 on a card."""
+    own = [("", subject.write_bundle(folder / "fp32", subject.graphs, "fp32"))]
+    if device == "cuda":
+        half = half_graphs(subject)
+        return [*own, ("", subject.write_bundle(folder / "fp16", half, "fp16"))]
+    quantized = int8_graphs(subject, faces)
+    return [
+        *own,
+        ("every layer INT8", subject.write_bundle(folder / "int8", quantized, "int8")),
+    ]
+
+
+def _measured(
+    subject: Subject,
+    peers: Sequence[Peer],
+    named: Sequence[Bundle],
+    made: Sequence[Product],
+    faces: Pictures,
+    count: int,
+    arguments: Arguments,
+) -> Setting:
+    batch = np.ascontiguousarray(faces[:count])
+    turns: dict[str, Turn] = {product.name: {"product": product.run} for product in made}
+    turns |= {
+        peer.name: {"both": partial(peer.both, batch), "transfer": partial(peer.transfer, batch)}
+        for peer in peers
+    }
+    times = measure(turns, rounds=arguments.rounds, seconds=arguments.seconds)
+    found = ceilings(made, times)
+    gmac = {model: multiply_accumulates(data) / 1e9 for model, data in subject.graphs.items()}
+    expected = peers[0].both(batch)
+    others = dict(zip((peer.name for peer in peers[len(peers) - len(named) :]), named, strict=True))
+    rows = []
+    for peer in peers:
+        transfer = spread(times[peer.name]["transfer"])
+        gmacs = 1e3 * count * gmac["transfer"] / transfer.median
+        ceiling = found.get(peer.precision)
+        cartoons, probabilities = peer.both(batch)
+        if peer.name in others:
+            psnr, difference = _gated_psnr(others[peer.name]), None
+        else:
+            psnr = picture_parity(expected[0], cartoons).psnr
+            difference = float(np.abs(expected[1] - probabilities).max())
+        rows.append(
+            Row(
+                peer.name,
+                peer.precision,
+                spread(times[peer.name]["both"]),
+                transfer,
+                gmacs,
+                gmacs / ceiling.gmacs if ceiling else None,
+                psnr,
+                difference,
+            )
+        )
+    return Setting(
+        subject.name,
+        count,
+        gmac["transfer"],
+        gmac["recognizer"],
+        len(times[peers[0].name]["both"]),
+        tuple(found.values()),
+        tuple(rows),
+    )
+
+
+def _gated_psnr(bundle: Bundle) -> float | None:
+    try:
+        return float(bundle.manifest.metrics["export_parity"]["deployed"]["transfer"]["psnr"])
+    except (KeyError, TypeError):
+        return None
+
+
+def lines(found: Sequence[Setting]) -> list[str]:
+    """All settings as Markdown."""
+    text = ["# Transfer and recognition", ""]
+    for setting in found:
+        eager = setting.rows[0].both.median
+        rows = [
+            [
+                row.peer,
+                f"{row.both.median:.2f}",
+                f"{row.both.p95:.2f}",
+                f"{eager / row.both.median:.1f}x",
+                f"{row.transfer.median:.2f}",
+                f"{row.transfer_gmacs:.0f}",
+                "" if row.share_of_ceiling is None else f"{row.share_of_ceiling:.0%}",
+                "" if row.cartoon_psnr is None else f"{row.cartoon_psnr:.1f}",
+            ]
+            for row in sorted(setting.rows, key=lambda row: row.both.median)
+        ]
+        measured = ", ".join(f"{one.precision} {one.gmacs:.0f}" for one in setting.ceilings)
+        text += [
+            f"## {setting.subject}, batch {setting.batch}",
+            "",
+            f"Transfer {setting.transfer_gmac:.2f} GMAC and recognition "
+            f"{setting.recognizer_gmac:.2f} GMAC a picture; {setting.measurements} measurements; "
+            f"measured ceilings, GMAC/s: {measured}.",
+            "",
+            *table(_HEADER, rows),
+        ]
+    return text
+
+
+def plot(found: Sequence[Setting]) -> Figure:
+    """All settings as bars, the median of transfer and recognition with the 95th percentile."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2 * len(found)), layout="constrained")
+    for axes, setting in zip(figure.subplots(len(found), squeeze=False)[:, 0], found, strict=True):
+        rows = sorted(setting.rows, key=lambda row: -row.both.median)
+        medians = [row.both.median for row in rows]
+        ours = ["tab:orange" if row.peer.startswith("dtir") else "tab:gray" for row in rows]
+        bars = axes.barh(
+            [row.peer for row in rows],
+            medians,
+            xerr=[[0.0] * len(rows), [row.both.p95 - row.both.median for row in rows]],
+            color=ours,
+        )
+        axes.bar_label(bars, [f" {median:.1f}" for median in medians])
+        axes.set_title(f"{setting.subject}, batch {setting.batch}")
+        axes.set_xlabel("transfer and recognition, ms (median, line to the 95th percentile)")
+        axes.set_xlim(left=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main(arguments: Arguments) -> None:
+    """Measures, prints and writes; what was measured is kept when the run is cut short.
+
+    Raises:
+        DtirError: it cannot be measured or written.
+    """
+    around = surroundings()
+    found: list[Setting] = []
+    try:
+        for setting in settings(arguments, Console(stderr=True)):
+            found += [setting]
+    finally:
+        if found:
+            document = {**around, "settings": [asdict(one) for one in found]}
+            write_report(arguments.output, "networks", document, lines(found))
+            write_figure(arguments.output / "networks.png", plot(found))
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Arguments, description=__doc__))
+    except DtirError as error:
+        sys.exit(f"networks: error: {error}")
