@@ -49,22 +49,28 @@ def test_the_bundled_generator_is_what_the_design_says():
     )
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
-def test_as_torch_counts(backbone):
-    sizes = Networks(image_size=32, channels=4, blocks=2, backbone=backbone, recognizer_width=8)
-    networks = untrained(sizes)
-    graphs = export_graphs(networks, ["transfer", "recognizer"])
-    assert multiply_accumulates(graphs["transfer"]) == counted_by_torch(
-        GeneratorGraph(networks.transfer), 32
-    )
-    assert multiply_accumulates(graphs["recognizer"]) == counted_by_torch(
-        RecognizerGraph(networks.recognizer), 32
+@pytest.fixture(scope="module")
+def small() -> TrainedNetworks:
+    return untrained(
+        Networks(image_size=32, channels=4, blocks=1, backbone="resnet18", recognizer_width=8)
     )
 
 
-def test_int8_computes_as_much():
-    sizes = Networks(image_size=32, channels=4, blocks=1, backbone="resnet18", recognizer_width=8)
-    for data in export_graphs(untrained(sizes), ["transfer", "recognizer"]).values():
+@pytest.fixture(scope="module")
+def small_graphs(small: TrainedNetworks) -> dict[str, bytes]:
+    return export_graphs(small, ["transfer", "recognizer"])
+
+
+def test_as_torch_counts(small, small_graphs):
+    for name, graph in (
+        ("transfer", GeneratorGraph(small.transfer)),
+        ("recognizer", RecognizerGraph(small.recognizer)),
+    ):
+        assert multiply_accumulates(small_graphs[name]) == counted_by_torch(graph, 32)
+
+
+def test_int8_computes_as_much(small_graphs):
+    for data in small_graphs.values():
         graph = read_graph(data, "graph")
         inputs = {node.input[0] for node in graph.graph.node if node.name in layers(graph)}
         quantized = quantize(graph, dict.fromkeys(inputs, 1.0), layers(graph))
