@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dtir_export.cli import main as export
+from dtir_sdk import Source
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
@@ -33,14 +34,21 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_readme_python(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_python(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame = read_picture("photo.jpg")
+    # Camera 0 sees the portrait.
+    opened = Source.open([frame] * 3, rate=30)
+    monkeypatch.setattr(Source, "open", {0: opened}.__getitem__)
     face = FaceFinder().find(frame)[0]
     crop = crop_face(frame, alignment(face.landmarks, 128), 128)
     names: dict[str, object] = {"aligned_face": crop}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
-    assert "male" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.count("male") == 5
+    assert out.count("[(1, ") == 3
     assert (place / "safe.png").is_file()
 
 
