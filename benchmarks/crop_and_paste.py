@@ -19,9 +19,9 @@ from pathlib import Path
 from time import perf_counter
 
 import cv2
-import dtir_ext
 import numpy as np
 
+import dtir_ext
 from dtir_sdk.faces import crop_face_with_opencv, paste_face_with_opencv
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT

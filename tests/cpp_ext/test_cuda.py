@@ -8,9 +8,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import dtir_ext
 import numpy as np
 import pytest
+
+import dtir_ext
 from dtir_ext import cuda
 
 SOURCES = Path(__file__).parents[2] / "cpp_ext" / "src"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
-import dtir_ext
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dtir_ext
 from dtir_sdk.faces import crop_face_with_opencv, paste_face_with_opencv
 
 # OpenCV 4 rounds positions to 1/32 pixel, which is up to 4 of 255 off on noise; OpenCV 5 is exact.
