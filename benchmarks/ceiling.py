@@ -124,6 +124,8 @@ def _openvino_product(side: int, precision: Arithmetic) -> Product:
     import openvino
     from openvino import opset13 as ops
 
+    from dtir_sdk.engines.openvino import core as openvino_core
+
     random = np.random.default_rng(0)
     taken = ops.parameter([side, side], np.float32)
     weights = ops.constant(random.standard_normal((side, side), np.float32))
@@ -138,7 +140,7 @@ def _openvino_product(side: int, precision: Arithmetic) -> Product:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
     }
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    request = openvino_core().compile_model(model, "CPU", options).create_infer_request()
     request.set_input_tensor(openvino.Tensor(random.standard_normal((side, side), np.float32)))
     return Product("OpenVINO", precision, side, request.infer)
 

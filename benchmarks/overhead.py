@@ -143,9 +143,9 @@ def overhead(bundle: Bundle, rounds: int) -> Overhead:
 
 
 def _request(data: bytes, hint: str) -> Any:  # noqa: ANN401
-    import openvino
+    from dtir_sdk.engines.openvino import core as openvino_core
 
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(data)
     model.reshape([1, *(side.get_length() for side in [*model.input(0).get_partial_shape()][1:])])
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}

@@ -205,7 +205,9 @@ def openvino_peer(subject: Subject, name: str, options: dict[str, str]) -> Peer:
     """
     import openvino
 
-    core = openvino.Core()
+    from dtir_sdk.engines.openvino import core as openvino_core
+
+    core = openvino_core()
     compiled = [
         core.compile_model(core.read_model(data), "CPU", options)
         for data in subject.graphs.values()

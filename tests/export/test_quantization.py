@@ -5,12 +5,12 @@ import logging
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 from onnx import numpy_helper
 
 from dtir_export.progress import Narrator
 from dtir_export.quantization import calibrate, layers, quantize
+from dtir_sdk.engines import openvino as openvino_engine
 from dtir_train.datasets.generated import generated_secret
 
 
@@ -90,7 +90,7 @@ def test_near_in_both_engines(model: str, graphs: dict[str, bytes], photos: np.n
     data = quantize(graph, calibrate(graph, photos, Narrator(), ""), layers(graph))
     assert len(data) < 0.6 * len(graphs[model])
     expected, found = run(graphs[model], photos), run(data, photos)
-    core = openvino.Core()
+    core = openvino_engine.core()
     compiled = core.compile_model(core.read_model(data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     also = compiled(photos)[0]
     for outputs in (found, also):

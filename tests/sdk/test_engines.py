@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 from onnx import TensorProto, helper
 
@@ -15,6 +15,8 @@ from dtir_sdk.engines import onnxruntime as ort_engine
 from dtir_sdk.engines import openvino as openvino_engine
 from dtir_sdk.engines.tensorrt import library as tensorrt_library
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError
+
+OWN_CORE = openvino_engine.core()
 
 ENGINES = ("openvino", "onnxruntime")
 
@@ -247,14 +249,24 @@ def test_precisions(graph):
         load(half, choose("onnxruntime", "cpu"), "f32")
 
 
+class ProcessCore:
+    """The process's own Core, but for what a test changes: another one must not be freed."""
+
+    def __init__(self):
+        self.own = OWN_CORE
+
+    def __getattr__(self, name):
+        return getattr(self.own, name)
+
+
 def test_bf16_on_a_cpu_without_it(graph, monkeypatch):
-    class Core(openvino.Core):
+    class Core(ProcessCore):
         def get_property(self, device, name):
             if name == "OPTIMIZATION_CAPABILITIES":
                 return ["FP32"]
-            return super().get_property(device, name)
+            return self.own.get_property(device, name)
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(openvino_engine, "core", Core)
     with pytest.raises(EngineError, match="does not compute bf16"):
         load(graph, choose("openvino"), "bf16")
     assert load(graph, choose("openvino"), "auto").info.precision == "f32"
@@ -332,14 +344,13 @@ def test_openvino_loads_the_compiled_graph_from_the_cache(graph, cache_folder, m
     load(graph, choose("openvino")).close()
     (note,) = cache_folder.glob("*.note")
     compiled = []
-    compile_model = openvino.Core.compile_model
 
-    class Core(openvino.Core):
+    class Core(ProcessCore):
         def compile_model(self, *arguments):
             compiled.append(arguments)
-            return compile_model(self, *arguments)
+            return self.own.compile_model(*arguments)
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(openvino_engine, "core", Core)
     batch = np.zeros((1, 32, 32, 3), np.uint8)
     assert (load(graph, choose("openvino")).infer(batch) == 255).all()
     assert compiled == []
@@ -350,7 +361,7 @@ def test_openvino_loads_the_compiled_graph_from_the_cache(graph, cache_folder, m
     assert len(compiled) == 1
     load(graph, choose("openvino"), "f32")
     assert len(list(cache_folder.glob("*.note"))) == 2 - (
-        "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        "BF16" not in openvino_engine.capabilities()
     )
 
 
@@ -405,3 +416,25 @@ def test_onnxruntime_on_cuda_is_bound(graph, monkeypatch, records):
 def test_threads_are_a_matter_of_cpus(graph):
     with pytest.raises(ConfigurationError, match="threads are a matter of CPUs"):
         load(graph, engines.Choice("onnxruntime", "cuda", "test"), threads=2)
+
+
+def test_ctrl_c_after_an_engine_was_freed(bundle):
+    """OpenVINO's plugin, when freed, left the thread's signal stack in memory that was gone."""
+    program = (
+        "import gc, os, signal\n"
+        "import numpy as np\n"
+        "from dtir_sdk import Transfer\n"
+        "for _ in range(2):\n"
+        f"    with Transfer({str(bundle.folder)!r}, engine='openvino') as transfer:\n"
+        "        transfer(np.zeros((32, 32, 3), np.uint8))\n"
+        "    del transfer\n"
+        "    gc.collect()\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

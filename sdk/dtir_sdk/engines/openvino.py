@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from contextlib import suppress
 from importlib.util import find_spec
@@ -43,9 +44,19 @@ def problem(device: Device) -> Problem | None:
 
 def capabilities() -> tuple[str, ...]:
     """Returns what the CPU computes natively, in OpenVINO's words, such as `BF16`."""
+    return tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+@functools.cache
+def core() -> openvino.Core:
+    """Returns the one Core of this process, which is never freed.
+
+    On CPUs with AMX its plugin gives the calling thread a signal stack, and takes the memory back
+    when it is freed, but not the stack: the next signal, such as Ctrl-C, would end Python.
+    """
     import openvino
 
-    return tuple(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return openvino.Core()
 
 
 class OpenVinoEngine(Engine):
@@ -79,7 +90,7 @@ class OpenVinoEngine(Engine):
         import openvino
 
         self._openvino = openvino
-        self._core = openvino.Core()
+        self._core = core()
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and not has_bf16:
             raise EngineError("this CPU does not compute bf16: ask for precision 'auto' or 'f32'")
