@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from dtir_export.building import build_engines
@@ -190,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = tyro.cli(Options, prog="dtir-export", args=arguments)
-        export(options, Narrator(Console()))
+        export(options, Narrator(sys.stdout))
     except DtirError as error:
         sys.stderr.write(f"dtir-export: error: {error}\n")
         return FAILED

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
-from rich.console import Console
-from rich.progress import track
+from dtir_sdk.terminal import progress_bar
 
 Item = TypeVar("Item")
 
@@ -15,15 +14,16 @@ class Narrator:
     """Tells the steps of an export, and how far each one is.
 
     Args:
-        console: where to; None is silent, for use as a library.
+        file: where to; None is silent, for use as a library.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(quiet=True)
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
 
     def tell(self, text: str) -> None:
         """Prints a line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._file is not None:
+            print(text, file=self._file, flush=True)
 
     def track(self, items: Iterable[Item], text: str, total: int) -> Iterator[Item]:
         """Yields the items under a bar with the time left; off a terminal, after one line.
@@ -33,13 +33,11 @@ class Narrator:
             text: what is done.
             total: how many there are.
         """
-        if not self._console.is_terminal:
+        if self._file is None or not self._file.isatty():
             self.tell(text)
-        yield from track(
-            items,
-            text,
-            total=total,
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
+            yield from items
+            return
+        with progress_bar(text, total, file=self._file) as bar:
+            for item in items:
+                yield item
+                bar.update()

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from dtir_sdk.errors import ConfigurationError, PictureError
 from dtir_sdk.files import write_atomically
 from dtir_sdk.pictures import Picture, read_picture
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.sources import SAMPLE_PORTRAIT
+from dtir_sdk.terminal import table
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,8 @@ def bench(
     precision: str,
     rounds: int,
     report: Path | None,
-    console: Console,
-) -> None:
-    """Measures and prints.
+) -> str:
+    """Measures.
 
     Args:
         picture: a picture with a face; None is the sample portrait.
@@ -129,7 +127,9 @@ def bench(
         precision: see `Pipeline`.
         rounds: how many.
         report: JSON file to write; None writes none.
-        console: where to print to.
+
+    Returns:
+        What was measured, in lines for people.
 
     Raises:
         DtirError: the picture, the bundle or the engine cannot be used.
@@ -141,26 +141,28 @@ def bench(
     ) as pipeline:
         measurement = measure(pipeline, frame, rounds)
         name = pipeline.bundle.manifest.name
-    table = Table(title=f"{name}: one face of {path.name}, {rounds} rounds")
-    table.add_column("part")
-    table.add_column("median ms", justify="right")
-    table.add_column("p95 ms", justify="right")
-    for part, spread in (
-        ("the whole call", measurement.total),
-        ("detection", measurement.detect),
-        ("alignment", measurement.align),
-        ("transfer generator in its engine", measurement.transfer_engine),
-        ("recognizer in its engine", measurement.recognizer_engine),
-        ("composition", measurement.compose),
-    ):
-        table.add_row(part, f"{spread.median:.2f}", f"{spread.p95:.2f}")
-    console.print(f"engine: {measurement.engine}", highlight=False, markup=False)
-    console.print(table)
-    console.print(
-        f"transfer and recognition through the SDK: {measurement.overhead_percent:.1f}% over the "
-        "bare engine calls",
-        highlight=False,
-    )
+    rows = [
+        (part, f"{spread.median:.2f}", f"{spread.p95:.2f}")
+        for part, spread in (
+            ("the whole call", measurement.total),
+            ("detection", measurement.detect),
+            ("alignment", measurement.align),
+            ("transfer generator in its engine", measurement.transfer_engine),
+            ("recognizer in its engine", measurement.recognizer_engine),
+            ("composition", measurement.compose),
+        )
+    ]
     if report is not None:
         document = {"bundle": name, "picture": path.name, **asdict(measurement)}
         write_atomically(report, f"{json.dumps(document, indent=2)}\n".encode())
+    return "\n".join(
+        (
+            f"engine: {measurement.engine}",
+            f"{name}: one face of {path.name}, {rounds} rounds",
+            "",
+            table(("part", "median ms", "p95 ms"), rows),
+            "",
+            f"transfer and recognition through the SDK: {measurement.overhead_percent:.1f}% over "
+            "the bare engine calls",
+        )
+    )

@@ -93,11 +93,11 @@ def run(  # noqa: D417
 
 def info(bundle: BundleFolder = None) -> int:
     """Say what is installed, which engine would be picked and why, and show the model card."""
-    from rich.console import Console
+    from dtir_sdk.information import describe
 
-    from dtir_sdk.information import print_information
-
-    return 0 if print_information(bundle, Console()) else FAILED
+    text, in_order = describe(bundle)
+    print(text)
+    return 0 if in_order else FAILED
 
 
 def bench(  # noqa: D417
@@ -120,19 +120,18 @@ def bench(  # noqa: D417
         rounds: How often to measure.
         json: File to write the figures to.
     """
-    from rich.console import Console
-
     from dtir_sdk.benchmark import bench as run_bench
 
-    run_bench(
-        picture,
-        bundle=bundle,
-        engine=engine,
-        device=device,
-        precision=precision,
-        rounds=rounds,
-        report=json,
-        console=Console(),
+    print(
+        run_bench(
+            picture,
+            bundle=bundle,
+            engine=engine,
+            device=device,
+            precision=precision,
+            rounds=rounds,
+            report=json,
+        )
     )
     return 0
 
@@ -148,12 +147,10 @@ def cache(
     Args:
         action: list what is there, or clear it; what is missing is built anew when needed.
     """
-    from rich.console import Console
-
     from dtir_sdk.engines.cache import EngineCache
-    from dtir_sdk.engines.listing import clear_cache, print_cache
+    from dtir_sdk.engines.listing import clear_cache, list_cache
 
-    {"list": print_cache, "clear": clear_cache}[action](EngineCache(), Console())
+    print({"list": list_cache, "clear": clear_cache}[action](EngineCache()))
     return 0
 
 

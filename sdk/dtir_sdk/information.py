@@ -9,14 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 import dtir_sdk
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.engines import choose, problems
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.faces import CROPPED_BY
+from dtir_sdk.terminal import facts
 
 _PACKAGES = (
     "numpy",
@@ -47,52 +45,52 @@ def installed() -> dict[str, str]:
     return versions
 
 
-def print_information(path: Path | None, console: Console) -> bool:
-    """Prints what `dtir info` says.
+def describe(path: Path | None) -> tuple[str, bool]:
+    """Says what `dtir info` says.
 
     Args:
         path: the bundle's folder; None is the one that comes with dtir.
-        console: where to.
 
     Returns:
-        Whether everything needed to run was found to be in order.
+        The lines, and whether everything needed to run was found to be in order.
     """
-    console.print(f"Python {sys.version.split()[0]} on {platform.platform()}", highlight=False)
-    for package, number in installed().items():
-        console.print(f"  {package} {number}", highlight=False)
-    console.print(f"  faces are cut out and set back by {CROPPED_BY}", highlight=False)
-    return _print_engines(console) & _print_bundle(path, console)
+    engines, engines_work = _engines()
+    bundle, bundle_works = _bundle(path)
+    lines = [
+        f"Python {sys.version.split()[0]} on {platform.platform()}",
+        *(f"  {package} {number}" for package, number in installed().items()),
+        f"  faces are cut out and set back by {CROPPED_BY}",
+        "",
+        "Engines, in the order in which they are tried",
+        *engines,
+        "",
+        "Bundle",
+        bundle,
+    ]
+    return "\n".join(lines), engines_work and bundle_works
 
 
-def _print_engines(console: Console) -> bool:
-    console.print("\n[bold]Engines[/bold], in the order in which they are tried")
-    for name, problem in problems().items():
-        console.print(f"  {name}: {problem or 'works'}", highlight=False, markup=False)
+def _engines() -> tuple[list[str], bool]:
+    lines = [f"  {name}: {problem or 'works'}" for name, problem in problems().items()]
     if find_spec("openvino") is not None:
         from dtir_sdk.engines.openvino import capabilities
 
-        console.print(f"  this CPU computes: {', '.join(capabilities())}", highlight=False)
+        lines.append(f"  this CPU computes: {', '.join(capabilities())}")
     try:
         choice = choose()
     except EngineError as error:
-        console.print(f"  none can be had: {error}", markup=False)
-        return False
-    picked = f"  picked: {choice.engine} on {choice.device} ({choice.reason})"
-    console.print(picked, highlight=False, markup=False)
-    return True
+        return [*lines, f"  none can be had: {error}"], False
+    return [*lines, f"  picked: {choice.engine} on {choice.device} ({choice.reason})"], True
 
 
-def _print_bundle(path: Path | None, console: Console) -> bool:
-    console.print("\n[bold]Bundle[/bold]")
+def _bundle(path: Path | None) -> tuple[str, bool]:
     try:
         bundle = Bundle.open(path)
         bundle.verify()
     except BundleError as error:
-        console.print(f"  {error}", highlight=False, markup=False)
-        return False
+        return f"  {error}", False
     manifest = bundle.manifest
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
-    for name, text in {
+    named = {
         "name": manifest.name,
         "folder": str(bundle.folder),
         "role": manifest.role,
@@ -109,7 +107,5 @@ def _print_bundle(path: Path | None, console: Console) -> bool:
         ),
         "metrics": json.dumps(manifest.metrics, indent=2, ensure_ascii=False),
         "created": f"{manifest.created} by dtir {manifest.dtir_version}",
-    }.items():
-        table.add_row(name, text)
-    console.print(table, markup=False, highlight=False)
-    return True
+    }
+    return facts(named), True

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
-
 from dtir_export.progress import Narrator
 
 
@@ -16,7 +14,7 @@ def test_silent_by_default(capsys) -> None:
 
 def test_plain_lines_off_a_terminal() -> None:
     stream = io.StringIO()
-    narrator = Narrator(Console(file=stream))
+    narrator = Narrator(stream)
     narrator.tell("[bold]a path[/bold] " + "x" * 200)
     assert list(narrator.track([1, 2], "items", 2)) == [1, 2]
     assert stream.getvalue() == "[bold]a path[/bold] " + "x" * 200 + "\nitems\n"
@@ -24,6 +22,7 @@ def test_plain_lines_off_a_terminal() -> None:
 
 def test_bar_on_a_terminal() -> None:
     stream = io.StringIO()
-    narrator = Narrator(Console(file=stream, force_terminal=True))
+    stream.isatty = lambda: True
+    narrator = Narrator(stream)
     assert list(narrator.track([1, 2], "items", 2)) == [1, 2]
     assert "items" in stream.getvalue()

@@ -14,12 +14,12 @@ from pathlib import Path
 from dtir_sdk.errors import PictureError
 from dtir_sdk.files import write_atomically
 from dtir_sdk.jobs.documents import document_of
-from dtir_sdk.jobs.progress import progress_bar
 from dtir_sdk.jobs.settings import DONE, NO_FACE, SOME_FAILED
 from dtir_sdk.jobs.targets import targets_of
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.results import Result
+from dtir_sdk.terminal import progress_bar
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,11 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
     due = [task for task in tasks if not task.is_done(pipeline.bundle.manifest.name)]
     labels: Counter[str] = Counter()
     failed = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar() as bar:
-        progress = bar.add_task("pictures", total=len(tasks), completed=len(tasks) - len(due))
+    done = len(tasks) - len(due)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress_bar("pictures", len(tasks), done) as bar,
+    ):
         try:
             for future in as_completed([pool.submit(task.run, pipeline) for task in due]):
                 try:
@@ -87,12 +90,12 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
                         raise
                     failed += 1
                     print(f"dtir: error: {error}", file=sys.stderr)
-                bar.advance(progress)
+                bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     found = ", ".join(f"{label} {count}" for label, count in sorted(labels.items()))
-    passed_over = f", {len(tasks) - len(due)} were done before" if len(due) < len(tasks) else ""
+    passed_over = f", {done} were done before" if done else ""
     print(f"{folder}: {len(due) - failed} pictures{passed_over}; faces: {found or 'none'}")
     if failed:
         print(f"dtir: {failed} of {len(paths)} files could not be read", file=sys.stderr)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from dtir_sdk.capture import Source
-from dtir_sdk.jobs.progress import progress_bar
 from dtir_sdk.jobs.settings import DONE, NO_FACE, Job
 from dtir_sdk.live import Stream
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.sinks import Origin, Sink, open_sink
+from dtir_sdk.terminal import progress_bar
 
 # How often a window is kept alive while no frame comes; seconds.
 _PATIENCE = 0.05
@@ -64,8 +64,7 @@ def run_stream(job: Job, pipeline: Pipeline, source: str, sinks: Sequence[str]) 
 
 
 def _pump(stream: Stream, sinks: Sequence[Sink], labels: Counter[str]) -> None:
-    with progress_bar() as bar:
-        task = bar.add_task(stream.source.name, total=stream.source.length)
+    with progress_bar(stream.source.name, stream.source.length) as bar:
         while True:
             # Every one is asked, since that keeps a window alive.
             finished = [sink.finished() for sink in sinks]
@@ -79,7 +78,7 @@ def _pump(stream: Stream, sinks: Sequence[Sink], labels: Counter[str]) -> None:
             for sink in sinks:
                 sink.write(result)
             labels.update(face.label for face in result.faces)
-            bar.advance(task)
+            bar.update()
 
 
 def _tell_notes(sinks: Sequence[Sink], said: set[str]) -> None:

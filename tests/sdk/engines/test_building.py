@@ -12,7 +12,6 @@ from importlib.util import find_spec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.engines import Graph, Signature, Tensor
@@ -156,8 +155,8 @@ def test_library_that_does_not_load(machine, monkeypatch):
 def test_bar_is_shown_on_a_terminal_only():
     for terminal in (True, False):
         stream = io.StringIO()
-        console = Console(file=stream, force_terminal=terminal, width=100)
-        with TerminalBar("building [transfer]", console) as report:
+        stream.isatty = lambda terminal=terminal: terminal
+        with TerminalBar("building [transfer]", stream) as report:
             report(0.5)
         assert ("building [transfer]" in stream.getvalue()) is terminal
 

@@ -17,7 +17,7 @@ def test_list_and_clear(machine, transfer, cache_folder, capsys, monkeypatch):
     assert "freed" in capsys.readouterr().out
     assert list(cache_folder.glob("*.engine")) == []
     assert cli.main(["cache", "list"]) == 0
-    assert "0 bytes of 2.1 GB, 0 engines" in capsys.readouterr().out
+    assert "0.0 MB of 2147.5 MB, 0 engines" in capsys.readouterr().out
 
 
 def test_cache_that_is_not_there(cache_folder, capsys):

@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, TextIO
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from dtir_sdk.terminal import progress_bar
 
 
 class Bar(Protocol):
@@ -32,35 +31,15 @@ class TerminalBar:
 
     Args:
         text: what is being built, and why.
-        console: where to; None is stderr.
+        file: where to; None is stderr.
     """
 
-    def __init__(self, text: str, console: Console | None = None) -> None:
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        console = console or Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task(escape(text), total=1.0)
+    def __init__(self, text: str, file: TextIO | None = None) -> None:
+        self._text, self._file = text, file
 
     def __enter__(self) -> Callable[[float], None]:
-        self._progress.start()
-        return lambda done: self._progress.update(self._task, completed=done)
+        self._bar = progress_bar(self._text, 1.0, file=self._file)
+        return self._move
 
     def __exit__(
         self,
@@ -68,7 +47,10 @@ class TerminalBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._bar.close()
+
+    def _move(self, done: float) -> None:
+        self._bar.update(done - self._bar.n)
 
 
 @dataclass
