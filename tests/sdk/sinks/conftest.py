@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,13 +121,20 @@ def talkie(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """Lets no file of this process grow beyond a number of bytes, as a full disk would."""
+def small_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """For a block, lets no file of this process grow beyond a number of bytes, like a full disk.
+
+    For no longer than the block: pytest's own output may be a file.
+    """
     resource = pytest.importorskip("resource", reason="this system knows no limit for files")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def limit(size: int) -> None:
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return limit

@@ -256,7 +256,6 @@ def test_no_frame(tmp_path):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
 def test_full_disk(tmp_path, result, small_disk, suffix, origin):
     sink = open_sink(str(tmp_path / f"film.{suffix}"), origin)
-    small_disk(300_000)
 
     def record():
         with sink:
@@ -265,7 +264,8 @@ def test_full_disk(tmp_path, result, small_disk, suffix, origin):
                 written.image[:] = noise(number)
                 sink.write(written)
 
-    with pytest.raises(OutputError, match=r"film\.\w+ could not be written: file too large"):
+    refused = pytest.raises(OutputError, match=r"film\.\w+ could not be written: file too large")
+    with small_disk(300_000), refused:
         record()
     name = "film" if origin.live else "film.partial"
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.{suffix}"]
@@ -277,8 +277,9 @@ def test_full_disk(tmp_path, result, small_disk, suffix, origin):
 def test_disk_that_is_full_at_the_end(tmp_path, result, small_disk, suffix):
     sink = open_sink(str(tmp_path / f"film.{suffix}"), Origin(rate=30))
     fill(sink, result, 120)
-    small_disk(next(tmp_path.iterdir()).stat().st_size)
-    with pytest.raises(OutputError, match="could not be written: file too large"):
+    size = next(tmp_path.iterdir()).stat().st_size
+    refused = pytest.raises(OutputError, match="could not be written: file too large")
+    with small_disk(size), refused:
         sink.close()
     assert [path.name for path in tmp_path.iterdir()] == [f"film.partial.{suffix}"]
     assert playable(tmp_path / f"film.partial.{suffix}") >= 30

@@ -65,8 +65,8 @@ def test_not_writable(tmp_path):
 def test_full_disk(tmp_path, result, small_disk):
     with open_sink(f"{tmp_path}/") as sink:
         sink.write(result(0))
-        small_disk(50)
-        with pytest.raises(OutputError, match=r"000001\.png could not be written: file too large"):
+        told = r"000001\.png could not be written: file too large"
+        with small_disk(50), pytest.raises(OutputError, match=told):
             sink.write(result(1))
     assert [path.name for path in tmp_path.iterdir()] == ["000000.png"]
 

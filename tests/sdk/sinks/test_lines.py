@@ -74,14 +74,14 @@ def test_live_lines_replace_none(tmp_path):
 def test_full_disk(tmp_path, result, small_disk, live):
     path = tmp_path / "labels.jsonl"
     sink = open_sink(str(path), Origin(live=live))
-    small_disk(2_000)
 
     def record():
         with sink:
             for number in range(1_000):
                 sink.write(result(number))
 
-    with pytest.raises(OutputError, match=r"labels\.jsonl could not be written: file too large"):
+    told = r"labels\.jsonl could not be written: file too large"
+    with small_disk(2_000), pytest.raises(OutputError, match=told):
         record()
     kept = path if live else tmp_path / "labels.partial.jsonl"
     assert json.loads(kept.read_text("utf-8").splitlines()[0])["frame"] == 0
@@ -91,8 +91,8 @@ def test_full_disk(tmp_path, result, small_disk, live):
 def test_full_disk_at_the_end(tmp_path, result, small_disk):
     sink = open_sink(str(tmp_path / "labels.jsonl"))
     sink.write(result(0))
-    small_disk(10)
-    with pytest.raises(OutputError, match=r"labels\.jsonl could not be written: file too large"):
+    told = r"labels\.jsonl could not be written: file too large"
+    with small_disk(10), pytest.raises(OutputError, match=told):
         sink.close()
     sink.close()
 

@@ -58,13 +58,13 @@ def test_no_frame(tmp_path):
 def test_full_disk(tmp_path, result, small_disk):
     """OpenCV's writer is silent when the disk is full: the file is looked at."""
     sink = open_sink(str(tmp_path / "film.mp4"))
-    small_disk(20_000)
-    for number in range(20):
-        written = result(number)
-        written.image[:] = np.random.default_rng(number).integers(0, 256, (64, 96, 3))
-        sink.write(written)
-    with pytest.raises(OutputError, match="could not be written whole: is the disk full"):
-        sink.close()
+    with small_disk(20_000):
+        for number in range(20):
+            written = result(number)
+            written.image[:] = np.random.default_rng(number).integers(0, 256, (64, 96, 3))
+            sink.write(written)
+        with pytest.raises(OutputError, match="could not be written whole: is the disk full"):
+            sink.close()
     assert list(tmp_path.iterdir()) == []
 
 
