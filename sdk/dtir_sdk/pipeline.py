@@ -54,6 +54,11 @@ class Pipeline(Closing):
         confidence: least score of a face in [0, 1].
         mode: `latency` or `throughput`, see `Transfer`.
 
+    Attributes:
+        bundle: the bundle.
+        faces: as given.
+        surround: as given.
+
     Raises:
         BundleError: the bundle cannot be used.
         EngineError: the engine cannot be had.
@@ -103,8 +108,8 @@ class Pipeline(Closing):
         self._size = manifest.image_size
         self._color: Color = color
         self._closed = False
-        self._faces: Faces = faces
-        self._surround: Surround = surround
+        self.faces: Faces = faces
+        self.surround: Surround = surround
         self._confidence = confidence
         self._finder = FaceFinder(confidence)
         self._cascade = Cascade(
@@ -142,7 +147,7 @@ class Pipeline(Closing):
             picture = swap_colors(picture)
         found = self._finder.find(picture)
         detected = perf_counter()
-        wanted = found[:1] if self._faces == "largest" else found
+        wanted = found[:1] if self.faces == "largest" else found
         transforms = [alignment(face.landmarks, self._size) for face in found]
         crops = self._cut(picture, transforms[: len(wanted)])
         aligned = perf_counter()
@@ -153,7 +158,7 @@ class Pipeline(Closing):
             Cover(transform, cartoons[n] if n < len(cartoons) else None)
             for n, transform in enumerate(transforms)
         ]
-        image = compose(picture, covers, self._surround, self._size)
+        image = compose(picture, covers, self.surround, self._size)
         if self._color == "rgb":
             image = swap_colors(image)
             cartoons = swap_colors(cartoons)
@@ -234,9 +239,9 @@ class Pipeline(Closing):
         return VideoSession(
             self._cascade,
             size=self._size,
-            faces=self._faces,
+            faces=self.faces,
             color=self._color,
-            surround=self._surround,
+            surround=self.surround,
             confidence=self._confidence,
             following=following or Following(),
         )

@@ -311,6 +311,16 @@ def test_a_folder_of_pictures_goes_on_where_it_was(dtir, portrait, blank):
     )
 
 
+def test_a_folder_of_pictures_is_done_again_where_more_is_to_be_hidden(dtir, portrait):
+    Path("in").mkdir()
+    write_picture("in/a.png", portrait)
+    assert dtir("run", "in", "--to", "out")[0] == 0
+    code, out, _ = dtir("run", "in", "--to", "out", "--surround", "blank")
+    assert code == 0
+    assert out.startswith("out: 1 pictures; faces: ")
+    assert (read_picture("out/a.png")[-20:] == 128).all()
+
+
 def test_a_folder_with_a_broken_picture_to_a_folder(dtir, portrait):
     Path("in").mkdir()
     write_picture("in/a.png", portrait)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dtir_sdk.errors import PictureError
 from dtir_sdk.files import write_atomically
-from dtir_sdk.jobs.documents import document_of
+from dtir_sdk.jobs.documents import document_of, origin_of
 from dtir_sdk.jobs.settings import DONE, NO_FACE, SOME_FAILED
 from dtir_sdk.jobs.targets import targets_of
 from dtir_sdk.pictures import read_picture
@@ -30,8 +31,8 @@ class _Task:
     picture: Path
     document: Path
 
-    def is_done(self, bundle: str) -> bool:
-        """Whether both results are there, newer than the picture, and of the same bundle."""
+    def is_done(self, origin: dict[str, Any]) -> bool:
+        """Whether both results are there, newer than the picture, and of the same origin."""
         try:
             newest = self.source.stat().st_mtime_ns
             if min(self.picture.stat().st_mtime_ns, self.document.stat().st_mtime_ns) < newest:
@@ -39,7 +40,7 @@ class _Task:
             written = json.loads(self.document.read_bytes())
         except (OSError, ValueError):
             return False
-        return isinstance(written, dict) and written.get("bundle") == bundle
+        return isinstance(written, dict) and origin.items() <= written.items()
 
     def run(self, pipeline: Pipeline) -> Result:
         result = pipeline(read_picture(self.source))
@@ -53,7 +54,8 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
 
     The pictures are read, searched and written by a thread a core. A run that was stopped goes on
     where it was: a picture whose results are there and newer than itself, made with a bundle of
-    the same name, is passed over. One that cannot be read is told on stderr.
+    the same name and the same faces and surroundings, is passed over. One that cannot be read is
+    told on stderr.
 
     Args:
         pipeline: to run the pictures through.
@@ -73,7 +75,8 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
         _Task(path, Path(f"{target}.png"), Path(f"{target}.json"))
         for path, target in targets.items()
     ]
-    due = [task for task in tasks if not task.is_done(pipeline.bundle.manifest.name)]
+    origin = origin_of(pipeline)
+    due = [task for task in tasks if not task.is_done(origin)]
     labels: Counter[str] = Counter()
     failed = 0
     done = len(tasks) - len(due)
