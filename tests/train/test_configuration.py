@@ -148,6 +148,13 @@ def test_a_configuration_from_before_the_newest_settings_is_read():
     assert Configuration.from_json(document, "run.json") == PRESETS["tiny"]
 
 
+def test_a_value_out_of_range_names_the_file():
+    document = PRESETS["tiny"].to_json()
+    document["recipe"] = document["recipe"] | {"epochs": 0}
+    with pytest.raises(ConfigurationError, match=r"run\.json: .*epochs is 0"):
+        Configuration.from_json(document, "run.json")
+
+
 def test_a_newer_version_is_refused():
     with pytest.raises(ConfigurationError, match="version 2, this dtir reads version 1"):
         Configuration.from_json(PRESETS["tiny"].to_json() | {"version": 2}, "run.json")

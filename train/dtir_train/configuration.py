@@ -224,7 +224,7 @@ class Configuration:
                 values["seed"],
                 values.get("start_from"),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ConfigurationError) as error:
             raise ConfigurationError(f"{where}: broken configuration ({error})") from error
 
 
