@@ -45,6 +45,46 @@ def test_a_generator_has_as_many_residual_blocks_as_asked():
     assert three - one == 2 * parameters(on_paper(ResidualBlock, 32))
 
 
+@pytest.mark.parametrize("upsampling", ["deconvolution", "resize"])
+def test_either_way_of_upsampling_has_the_same_parameters(upsampling):
+    torch.manual_seed(0)
+    network = Generator(4, 1, upsampling)
+    assert network(random_pictures(2, 36)).shape == (2, 3, 36, 36)
+    assert parameters(network) == parameters(Generator(4, 1))
+    deconvolves = any(isinstance(module, nn.ConvTranspose2d) for module in network.modules())
+    assert deconvolves == (upsampling == "deconvolution")
+
+
+def test_resizing_leaves_no_checkerboard():
+    # Of an even picture, away from the rim; InstanceNorm would blow up differences of rounding.
+    def made(upsampling) -> torch.Tensor:
+        torch.manual_seed(0)
+        layers = Generator(4, 1, upsampling).decoder[0]
+        even = torch.ones(1, 16, 16, 16)
+        for layer in layers:
+            if not isinstance(layer, nn.InstanceNorm2d):
+                even = layer(even)
+        return even[..., 8:-8, 8:-8]
+
+    assert made("resize").std(dim=(2, 3)).max() < 1e-5
+    assert made("deconvolution").std(dim=(2, 3)).max() > 0.01
+
+
+@pytest.mark.parametrize(("blocks", "halfway"), [(1, 1), (2, 1), (9, 5)])
+def test_a_generator_shows_its_features_halfway_and_at_the_end(blocks, halfway):
+    torch.manual_seed(0)
+    network, pictures = Generator(4, blocks).eval(), random_pictures(2, 32)
+    made, middle, end = network.with_features(pictures)
+    assert torch.equal(made, network(pictures))
+    features = network.encoder(pictures)
+    for number, block in enumerate(network.residual, start=1):
+        features = block(features)
+        if number == halfway:
+            assert torch.equal(middle, features)
+    assert torch.equal(end, features)
+    assert end.shape == (2, 16, 8, 8)
+
+
 def test_a_residual_block_adds_to_what_comes_in():
     block = ResidualBlock(3)
     for parameter in block.parameters():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
+Upsampling = Literal["deconvolution", "resize"]
 
 
 def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
@@ -27,7 +28,11 @@ def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int) -> nn.S
     )
 
 
-def _deconv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
+def _doubled_norm_relu(inputs: int, outputs: int, upsampling: Upsampling) -> nn.Sequential:
+    if upsampling == "resize":
+        return nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="nearest"), *_conv_norm_relu(inputs, outputs, 3, 1)
+        )
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1),
         nn.InstanceNorm2d(outputs),
@@ -63,9 +68,13 @@ class Generator(nn.Module):
     Args:
         channels: width of the first layer; the residual blocks are four times as wide.
         blocks: number of residual blocks.
+        upsampling: "deconvolution" is the paper's; "resize" repeats pixels and convolves (Odena et
+            al., 2016), which leaves no checkerboard and computes four times as much there.
     """
 
-    def __init__(self, channels: int = 64, blocks: int = 9) -> None:
+    def __init__(
+        self, channels: int = 64, blocks: int = 9, upsampling: Upsampling = "deconvolution"
+    ) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
             _conv_norm_relu(3, channels, 7, 1),
@@ -74,8 +83,8 @@ class Generator(nn.Module):
         )
         self.residual = nn.Sequential(*(ResidualBlock(channels * 4) for _ in range(blocks)))
         self.decoder = nn.Sequential(
-            _deconv_norm_relu(channels * 4, channels * 2),
-            _deconv_norm_relu(channels * 2, channels),
+            _doubled_norm_relu(channels * 4, channels * 2, upsampling),
+            _doubled_norm_relu(channels * 2, channels, upsampling),
             nn.Conv2d(channels, 3, 7, 1, 3),
         )
 
@@ -84,8 +93,21 @@ class Generator(nn.Module):
 
         ``S`` must be a multiple of 4.
         """
-        features = self.decoder(self.residual(self.encoder(pictures)))
-        return torch.tanh(features.float())
+        return self.with_features(pictures)[0]
+
+    def with_features(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Also returns what the residual blocks make of it, for distillation.
+
+        Returns:
+            Pictures as `forward`, and the features ``[N, 4 * channels, S/4, S/4]`` halfway (after
+            the fifth of nine blocks) and after the last block.
+        """
+        halfway = features = self.encoder(pictures)
+        for number, block in enumerate(self.residual, start=1):
+            features = block(features)
+            if number == (len(self.residual) + 1) // 2:
+                halfway = features
+        return torch.tanh(self.decoder(features).float()), halfway, features
 
 
 class Discriminator(nn.Module):
