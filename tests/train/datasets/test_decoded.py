@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from dtir_sdk.errors import DataError, OutputError
+from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_sdk.faces import FaceFinder, alignment
 from dtir_train.configuration import Data
 from dtir_train.datasets import load_secret, load_target
+from dtir_train.datasets.crops import square_crop
 from dtir_train.datasets.sources import Source
 
 COLUMNS = ("file", "split", "male")
@@ -114,6 +115,35 @@ def test_sources_are_joined(faces, tmp_path, labelled):
     assert read.label_names == ("0", "1", "2")
     assert shades(read) == [*TRAIN, 0, 1]
     assert read.labels.tolist() == [*(number % 2 for number in TRAIN), 2, 0]
+
+
+@pytest.fixture
+def squeezed(tmp_path, labelled, portrait) -> Path:
+    """The portrait, 512x600, squeezed to 512x400, as both classes."""
+    flat = cv2.resize(portrait, (512, 400), interpolation=cv2.INTER_AREA)
+    stream = cv2.imencode(".png", flat)[1].tobytes()
+    rows = (("a.png", "train", "0"), ("b.png", "train", "1"))
+    return labelled(tmp_path / "squeezed", COLUMNS, rows, dict.fromkeys(("a.png", "b.png"), stream))
+
+
+def test_squeezed_pictures_are_stretched_back_before_the_face_is_found(squeezed, portrait):
+    height, width = portrait.shape[:2]
+    data = data_of(squeezed, align=True)
+    expected = square_crop(portrait, 64, FaceFinder())[..., ::-1].astype(int)
+    as_it_was = load_secret(data, 64, "train", original_size=(width, height))
+    as_it_is = load_secret(data, 64, "train")
+    near, far = (
+        abs(read.pictures[0, ..., :3].astype(int) - expected).mean()
+        for read in (as_it_was, as_it_is)
+    )
+    assert near < 10
+    assert far > 4 * near
+
+
+@pytest.mark.parametrize("size", [(0, 10), (10, -1), (10, 10_001)])
+def test_an_original_size_that_no_picture_has_is_refused(squeezed, size):
+    with pytest.raises(ConfigurationError, match=rf"original_size is {size[0]} x {size[1]}: each"):
+        load_secret(data_of(squeezed), 32, "train", original_size=size)
 
 
 @pytest.mark.parametrize("name", ["faces", "faces.zip"])

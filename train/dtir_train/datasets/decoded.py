@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from dtir_sdk.errors import DataError, OutputError, PictureError
+from dtir_sdk.errors import ConfigurationError, DataError, OutputError, PictureError
 from dtir_sdk.faces import FaceFinder
 from dtir_sdk.pictures import decode_picture
 from dtir_train.configuration import Data
@@ -30,6 +30,7 @@ from dtir_train.datasets.sources import Entry, Source, open_source
 
 GENERATED = "generated"
 _DECODER_VERSION = 1
+_LONGEST_SIDE = 10_000
 _GENERATED_COUNTS = {"train": 512, "validation": 64, "test": 128}
 _KNOWN_LABELS: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
     ("male", ("0", "1")): ("female", "male"),
@@ -60,7 +61,13 @@ class Pictures:
         return len(self.pictures)
 
 
-def load_secret(data: Data, size: int, split: str, seed: int = 0) -> Pictures:
+def load_secret(
+    data: Data,
+    size: int,
+    split: str,
+    seed: int = 0,
+    original_size: tuple[int, int] | None = None,
+) -> Pictures:
     """Loads the secret domain's pictures of a split, all sources together.
 
     Args:
@@ -68,12 +75,20 @@ def load_secret(data: Data, size: int, split: str, seed: int = 0) -> Pictures:
         size: side S in pixels.
         split: "train", "validation" (held out of the training split by name) or "test".
         seed: of the generated pair.
+        original_size: width and height in pixels that the pictures had before they were squeezed
+            to another shape; they are stretched back to it. None takes them as they are.
 
     Raises:
+        ConfigurationError: for an original size that no picture has.
         DataError: where a source is broken, sources disagree on the labels, or there is only one
             class.
         OutputError: where the cache cannot be written.
     """
+    if original_size is not None and not all(1 <= side <= _LONGEST_SIDE for side in original_size):
+        raise ConfigurationError(
+            f"original_size is {original_size[0]} x {original_size[1]}: each side must be from 1 "
+            f"to {_LONGEST_SIDE} pixels"
+        )
     parts = []
     classes: set[str] = set()
     sources = []
@@ -94,7 +109,7 @@ def load_secret(data: Data, size: int, split: str, seed: int = 0) -> Pictures:
     for opened in sources:
         entries = _split(opened.entries, data, split)
         if entries:
-            parts.append(_decode(opened, entries, size, data.align))
+            parts.append(_decode(opened, entries, size, data.align, original_size))
     if GENERATED in data.secret:
         pictures, labels = generated_secret(_GENERATED_COUNTS[split], size, _seed_of(seed, split))
         parts.append(_generated_part(pictures, tuple(LABELS[label] for label in labels)))
@@ -187,22 +202,27 @@ def _split(entries: tuple[Entry, ...], data: Data, split: str) -> list[Entry]:
     return chosen[: data.limit]
 
 
-def _decode(source: Source, entries: list[Entry], size: int, align: bool) -> _Part:
-    identity = json.dumps(
-        [
-            _DECODER_VERSION,
-            str(source.path.resolve()),
-            source.changed(entries),
-            size,
-            align,
-            [(entry.name, entry.label) for entry in entries],
-        ]
-    )
+def _decode(
+    source: Source,
+    entries: list[Entry],
+    size: int,
+    align: bool,
+    original_size: tuple[int, int] | None = None,
+) -> _Part:
+    parts: list[object] = [
+        _DECODER_VERSION,
+        str(source.path.resolve()),
+        source.changed(entries),
+        size,
+        align,
+        [(entry.name, entry.label) for entry in entries],
+    ]
+    identity = json.dumps(parts if original_size is None else [*parts, original_size])
     key = hashlib.sha256(identity.encode()).hexdigest()[:24]
     cache = Path(os.environ.get("DTIR_CACHE") or Path.home() / ".cache" / "dtir") / "pictures"
     file, index = cache / f"{key}.npy", cache / f"{key}.json"
     if not (file.is_file() and index.is_file()):
-        _write_cache(source, entries, size, align, file, index)
+        _write_cache(source, entries, size, align, original_size, file, index)
     kept = json.loads(index.read_text())
     pictures: NDArray[np.uint8] = np.load(file, mmap_mode="r")
     labels = tuple(entries[position].label for position in kept)
@@ -211,7 +231,13 @@ def _decode(source: Source, entries: list[Entry], size: int, align: bool) -> _Pa
 
 
 def _write_cache(
-    source: Source, entries: list[Entry], size: int, align: bool, file: Path, index: Path
+    source: Source,
+    entries: list[Entry],
+    size: int,
+    align: bool,
+    original_size: tuple[int, int] | None,
+    file: Path,
+    index: Path,
 ) -> None:
     finder = FaceFinder() if align else None
 
@@ -221,6 +247,9 @@ def _write_cache(
             picture = decode_picture(stream, f"{source.path}/{entry.name}")
         except PictureError as error:
             raise DataError(f"{error}: restore it, or take it out of the source") from error
+        if original_size is not None:
+            stretched = cv2.resize(picture, original_size, interpolation=cv2.INTER_CUBIC)
+            picture = stretched.astype(np.uint8, copy=False)
         crop = square_crop(picture, size, finder)
         return None if crop is None else _with_foreground(crop, align)
 
