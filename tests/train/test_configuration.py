@@ -202,6 +202,7 @@ def test_a_missing_part_is_refused(missing):
         (Recipe, "average", 1.0),
         (Recipe, "jpeg_quality", 0),
         (Recipe, "jpeg_quality", 101),
+        (Recipe, "jpeg_quality_to", 80),
     ],
 )
 def test_a_bad_value_is_refused_by_name(kind, name, value):

@@ -178,3 +178,20 @@ def test_compressed_cartoons_are_what_the_cloud_learns_from(small):
     losses = [float(s.train_step(batch(), RATE, settling=False).restoration) for s in (plain, jpeg)]
     assert losses[0] != losses[1]
     assert not jpeg.parameters_without_gradient()
+
+
+def test_the_quality_of_jpeg_varies_from_step_to_step_and_the_same_way_again(small, monkeypatch):
+    qualities = []
+
+    def send(cartoons, round_to_bytes, jpeg_quality):
+        qualities.append(jpeg_quality)
+        return cartoons
+
+    monkeypatch.setattr("dtir_train.system.send", send)
+    for _ in range(2):
+        system = make(small(jpeg_quality=50, jpeg_quality_to=95))
+        for _ in range(4):
+            system.train_step(batch(), RATE, settling=False)
+    assert qualities[:4] == qualities[4:]
+    assert len(set(qualities)) > 1
+    assert all(50 <= quality <= 95 for quality in qualities)

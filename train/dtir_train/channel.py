@@ -1,7 +1,8 @@
 """What happens to a cartoon on its way from the edge to the cloud, with a gradient.
 
-The forward pass is the real thing (bytes, and JPEG where asked for); the backward pass takes the
-gradient straight through (Bengio et al., 2013), since neither has a useful derivative.
+The forward pass is the real thing. Backward, rounding to bytes lets the gradient straight through
+(Bengio et al., 2013); JPEG's is that of a smooth model of it (Reich et al., 2024, in kornia), which
+knows that colours are shared by four pixels and that fine detail does not arrive.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from kornia.enhance import jpeg_codec_differentiable
 from torch import Tensor
 
 
@@ -32,16 +34,22 @@ def send(cartoons: Tensor, round_to_bytes: bool = True, jpeg_quality: int | None
             rounds to bytes whatever `round_to_bytes` says; None does not.
 
     Returns:
-        float32 [N, 3, S, S] in [-1, 1]: what arrives; its gradient passes to `cartoons` unchanged.
+        float32 [N, 3, S, S] in [-1, 1]: what arrives.
     """
     cartoons = cartoons.float()
     if jpeg_quality is not None:
         arrived = from_bytes(_through_jpeg(to_bytes(cartoons), jpeg_quality))
+        smooth = _smooth_jpeg(cartoons, jpeg_quality) if cartoons.requires_grad else cartoons
     elif round_to_bytes:
-        arrived = from_bytes(to_bytes(cartoons))
+        arrived, smooth = from_bytes(to_bytes(cartoons)), cartoons
     else:
         return cartoons
-    return cartoons + (arrived - cartoons).detach()
+    return smooth + (arrived - smooth).detach()
+
+
+def _smooth_jpeg(cartoons: Tensor, quality: int) -> Tensor:
+    qualities = torch.full((len(cartoons),), float(quality), device=cartoons.device)
+    return jpeg_codec_differentiable(cartoons.add(1).div(2), qualities).mul(2).sub(1)
 
 
 def _through_jpeg(pictures: Tensor, quality: int) -> Tensor:

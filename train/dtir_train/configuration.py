@@ -123,6 +123,7 @@ class Recipe:
         average: decay of the averaged weights (EMA), in [0, 1); 0 turns averaging off.
         round_to_bytes: round cartoons to bytes before the recognizer and the restore generator.
         jpeg_quality: also send cartoons through JPEG of this quality, 1 to 100; None does not.
+        jpeg_quality_to: with it, draw the quality of each step from `jpeg_quality` up to this.
         precision: bf16 where it is safe and float32 elsewhere, or float32 throughout.
     """
 
@@ -140,6 +141,7 @@ class Recipe:
     average: float = 0.999
     round_to_bytes: bool = True
     jpeg_quality: int | None = None
+    jpeg_quality_to: int | None = None
     precision: Precision = "bf16-mixed"
 
     def __post_init__(self) -> None:
@@ -164,6 +166,12 @@ class Recipe:
             raise ConfigurationError("the weights of the losses must not be negative")
         if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
             raise ConfigurationError(f"jpeg_quality is {self.jpeg_quality}: it must be 1 to 100")
+        if self.jpeg_quality_to is not None and not (
+            self.jpeg_quality is not None and self.jpeg_quality <= self.jpeg_quality_to <= 100
+        ):
+            raise ConfigurationError(
+                f"jpeg_quality_to is {self.jpeg_quality_to}: it must be from jpeg_quality to 100"
+            )
 
 
 @dataclass(frozen=True)

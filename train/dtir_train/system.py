@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
@@ -113,7 +114,7 @@ class System:
         if not settling:
             judged = self._train_discriminator(batch.targets, cartoons.detach(), recipe)
             scores = self._judge_only(cartoons)
-        arrived = send(cartoons, recipe.round_to_bytes, recipe.jpeg_quality)
+        arrived = send(cartoons, recipe.round_to_bytes, self._jpeg_quality())
         logits = self._networks["recognizer"](arrived)
         restored = self._networks["restorer"](arrived)
         losses = generator_losses(scores, logits, batch.labels, restored, batch.photos, recipe)
@@ -205,6 +206,14 @@ class System:
     @property
     def _averages(self) -> bool:
         return self.configuration.recipe.average > 0
+
+    def _jpeg_quality(self) -> int | None:
+        """Of this step: the same in every process, and again after a resumption."""
+        recipe = self.configuration.recipe
+        if recipe.jpeg_quality is None or recipe.jpeg_quality_to is None:
+            return recipe.jpeg_quality
+        draw = np.random.default_rng((self.configuration.seed, self.step))
+        return int(draw.integers(recipe.jpeg_quality, recipe.jpeg_quality_to, endpoint=True))
 
     def _train_discriminator(self, targets: Tensor, cartoons: Tensor, recipe: Recipe) -> Tensor:
         # One pass for both: InstanceNorm keeps the pictures of a batch apart.
