@@ -6,13 +6,13 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from dtir_sdk.conditions import commit_of, processor
 from dtir_sdk.files import write_atomically
 
 _PACKAGES = ("dtir", "numpy", "opencv-python-headless", "openvino")
@@ -23,8 +23,8 @@ def conditions() -> dict[str, object]:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "processor": _processor(),
+        "commit": commit_of(Path(__file__)),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -58,27 +58,3 @@ def write_report(
     write_atomically(folder / f"{name}.json", f"{data}\n".encode())
     write_atomically(folder / f"{name}.md", text.encode())
     print(text)
-
-
-def _commit() -> str:
-    """The commit of this folder, with a + where something was changed since; or `unknown`."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -49,7 +49,7 @@ def test_resuming_nothing_is_one_line(refused, tmp_path):
 
 
 def test_evaluating_no_bundle_is_one_line(refused, tmp_path):
-    line = refused("evaluate", tmp_path, "--secret=generated", "--target=generated")
+    line = refused("evaluate", "summary", tmp_path, "--secret=generated", "--target=generated")
     assert "is no bundle" in line
 
 

@@ -1,4 +1,4 @@
-"""Trains a recognizer on pictures alone: the baseline on photos, and the judge of cartoons."""
+"""Trains a recognizer on pictures alone: baselines on photos, and the judge of cartoons."""
 
 from __future__ import annotations
 
@@ -11,37 +11,53 @@ from torch import Tensor
 from torch.nn import functional
 
 from dtir_train.averaging import averaged_copy
-from dtir_train.configuration import Networks
+from dtir_train.configuration import Data, Networks
+from dtir_train.datasets import Batches, Pictures
 from dtir_train.networks import Recognizer, initialise
+
+Batch = Callable[[int], tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+_BATCH = 16
+_PART = 64
 
 
 def train_classifier(
     networks: Networks,
-    classes: int,
-    batch: Callable[[int], tuple[Tensor, Tensor]],
+    outputs: int,
+    batch: Batch,
     steps: int,
     task: str,
+    *,
     seed: int = 0,
     learning_rate: float = 2e-4,
+    loss: Loss = functional.cross_entropy,
+    start_from: Recognizer | None = None,
 ) -> Recognizer:
-    """Trains the recognizer of a configuration by cross-entropy, in bf16.
+    """Trains the recognizer of a configuration, in bf16, on a GPU where there is one.
 
     Args:
         networks: gives backbone and width.
-        classes: number of labels.
-        batch: step to pictures float32 [N, 3, S, S] in [-1, 1] and labels int64 [N].
+        outputs: number of labels, or of attributes that are each there or not.
+        batch: step to pictures float32 [N, 3, S, S] in [-1, 1] and labels int64 [N], or [N, A].
         steps: how many.
         task: what the progress bar says.
         seed: of the weights.
         learning_rate: Adam's; constant for the first half, then linear to 0.
+        loss: of logits float32 [N, outputs] and labels: cross-entropy, or `attribute_loss`.
+        start_from: a network of the same sizes whose weights, but for the last layer's, to start
+            from; None starts from random ones.
 
     Returns:
-        The averaged network (decay 0.998), float32, in eval mode, on the CPU.
+        The averaged network (decay 0.998), float32, in eval mode, where it was trained.
     """
     fabric = Fabric(precision="bf16-mixed", devices=1)
     torch.manual_seed(seed)
-    plain = Recognizer(classes, networks.backbone, networks.recognizer_width)
+    plain = Recognizer(outputs, networks.backbone, networks.recognizer_width)
     initialise(plain)
+    if start_from is not None:
+        body = {k: v for k, v in start_from.state_dict().items() if not k.startswith("fc.")}
+        plain.load_state_dict(body, strict=False)
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters()))
     averaged = averaged_copy(plain, 0.998)
@@ -49,19 +65,49 @@ def train_classifier(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))
         pictures, labels = fabric.to_device(batch(step))
-        loss = functional.cross_entropy(
-            network(pictures.to(memory_format=torch.channels_last)), labels
-        )
+        wrong = loss(network(pictures.to(memory_format=torch.channels_last)), labels)
         optimizer.zero_grad()
-        fabric.backward(loss)
+        fabric.backward(wrong)
         optimizer.step()
         averaged.update_parameters(plain)
-    trained = averaged.module.cpu()
+    trained = averaged.module
     assert isinstance(trained, Recognizer)
     return trained.eval().requires_grad_(False)
 
 
+def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of attributes int64 [N, A] that are each there (1) or not (0)."""
+    return functional.binary_cross_entropy_with_logits(logits, labels.float())
+
+
+def batches_of(pictures: Pictures, data: Data, seed: int = 0) -> tuple[Batch, int]:
+    """Makes batches of 16 of pictures, varied as `data` says.
+
+    Args:
+        pictures: with labels int64 [N] or [N, A].
+        data: how to vary them.
+        seed: of shuffles and variation.
+
+    Returns:
+        Step to pictures and labels, and the number of steps in a pass.
+    """
+    # Target pictures are not used: any set fills their place in a batch.
+    batches = Batches(pictures, pictures, data, _BATCH, seed)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        drawn = batches[step]
+        return drawn.photos, drawn.labels
+
+    return batch, batches.steps_an_epoch
+
+
 @torch.no_grad()
+def logits(network: Recognizer, pictures: Tensor) -> Tensor:
+    """Reads pictures float32 [N, 3, S, S] in [-1, 1]: float32 [N, outputs], on the CPU."""
+    device = network.fc.weight.device
+    return torch.cat([network(part.to(device)).cpu() for part in pictures.split(_PART)])
+
+
 def predict(network: Recognizer, pictures: Tensor) -> Tensor:
-    """Labels pictures float32 [N, 3, S, S] in [-1, 1]: int64 [N]."""
-    return torch.cat([network(part).argmax(dim=1) for part in pictures.split(64)])
+    """Labels pictures float32 [N, 3, S, S] in [-1, 1]: int64 [N], on the CPU."""
+    return logits(network, pictures).argmax(dim=1)

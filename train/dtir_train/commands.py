@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dtir_train.configuration import PRESETS, Configuration
-from dtir_train.evaluation import evaluate
+from dtir_train.evaluation.summary import summary
 from dtir_train.training import Execution, dry_run, fit, resume
 
 # What Fabric tells about its choices is said in the configuration already.
@@ -68,4 +68,9 @@ def resume_command(
     resume(run, execution)
 
 
-app.command(evaluate)
+evaluate = tyro.extras.SubcommandApp()
+evaluate.command(summary)
+
+app.command(
+    evaluate, name="evaluate", help="Measure a bundle or a run: the paper's tables, and more."
+)

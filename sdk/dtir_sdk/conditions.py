@@ -1,0 +1,42 @@
+"""What a number is worth: the processor that gave it, and the commit of the source."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+
+def processor() -> str:
+    """Returns the name of the CPU, as the system calls it."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit_of(file: Path) -> str:
+    """Returns the commit that a source file stands in.
+
+    Args:
+        file: of ours.
+
+    Returns:
+        The short commit with a + where something was changed since; "unknown" where the file is
+        not under git, as in an installed package.
+    """
+    try:
+        # A package may be installed inside of somebody else's repository.
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        return _git(file.parent, "describe", "--always", "--dirty=+")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

@@ -1,0 +1,96 @@
+"""How well labels are read from cartoons and from photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtir_train.classifier import predict
+from dtir_train.datasets import Pictures
+from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
+from dtir_train.evaluation.systems import TrainedSystem
+from dtir_train.networks import Recognizer
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """How well the label is read on a test split.
+
+    Attributes:
+        source: the pictures.
+        pictures: how many.
+        not_found: pictures in which the SDK found no face; `accuracy` counts them as wrong.
+        accuracy: share of labels read right from the cartoons, in [0, 1].
+        balanced_accuracy: mean of the classes' own accuracies, over the faces found.
+        majority: share of the most frequent class, what guessing would reach.
+        photo_accuracy: `accuracy` of the same recognizer trained and tested on the photos; None
+            where it was not asked for.
+        photo_balanced_accuracy: `balanced_accuracy` of that one.
+    """
+
+    source: str
+    pictures: int
+    not_found: int
+    accuracy: float
+    balanced_accuracy: float
+    majority: float
+    photo_accuracy: float | None
+    photo_balanced_accuracy: float | None
+
+
+def measure_recognition(
+    source: str,
+    system: TrainedSystem,
+    crops: Pictures,
+    cartoons: NDArray[np.uint8],
+    on_photos: Recognizer | None,
+) -> Recognition:
+    """Measures the system's own recognizer, beside one that was trained on photos.
+
+    Args:
+        source: the path of the pictures.
+        system: whose recognizer reads the cartoons.
+        crops: the photos, with their labels.
+        cartoons: of them, uint8 [N, S, S, 3], BGR.
+        on_photos: reads the photos; None leaves it out.
+    """
+    read = in_parts(system.probabilities, cartoons, "recognising").argmax(axis=1)
+    photos = None
+    if on_photos is not None:
+        photos = predict(on_photos, as_tensor(bgr(crops))).numpy()
+    return compare_readings(source, crops, read, photos)
+
+
+def compare_readings(
+    source: str,
+    crops: Pictures,
+    from_cartoons: NDArray[np.int64],
+    from_photos: NDArray[np.int64] | None,
+) -> Recognition:
+    """Counts labels that were read, int64 [N], against the true ones."""
+    truth, total = crops.labels, len(crops) + crops.not_found
+    return Recognition(
+        source=Path(source).stem,
+        pictures=total,
+        not_found=crops.not_found,
+        accuracy=float((from_cartoons == truth).sum() / total),
+        balanced_accuracy=balanced_accuracy(from_cartoons, truth),
+        majority=majority(truth),
+        photo_accuracy=None if from_photos is None else float((from_photos == truth).sum() / total),
+        photo_balanced_accuracy=(
+            None if from_photos is None else balanced_accuracy(from_photos, truth)
+        ),
+    )
+
+
+def balanced_accuracy(read: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    """Mean of the classes' own accuracies, of labels int64 [N]."""
+    return float(np.mean([(read[truth == label] == label).mean() for label in np.unique(truth)]))
+
+
+def majority(truth: NDArray[np.int64]) -> float:
+    """Share of the most frequent class."""
+    return float(np.bincount(truth).max() / len(truth))

@@ -1,0 +1,117 @@
+"""What every measurement is told: the system, the pictures, the place of the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from dtir_sdk.errors import ConfigurationError, DataError
+from dtir_train.configuration import Data, PresetName
+from dtir_train.datasets import Pictures, load_secret
+from dtir_train.datasets.sources import open_source
+from dtir_train.evaluation.systems import TrainedSystem
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and on which pictures.
+
+    Attributes:
+        secret: sources of private photos with labels.
+        system: folder of a bundle or of a run, or a checkpoint; by default the bundle that comes
+            with dtir.
+        attribute: column of the label; by default the system's.
+        align: find and cut out faces; off for pictures that are not faces.
+        preset: gives the size of the recognizers that are trained to compare; by default the
+            run's own, and those of `edge` for a bundle.
+        limit: use at most this many pictures of each source and split.
+        seed: of the networks that are trained to compare.
+        output: folder for the results.
+    """
+
+    secret: tuple[str, ...]
+    system: Annotated[Path | None, tyro.conf.Positional] = None
+    attribute: str | None = None
+    align: bool = True
+    preset: PresetName | None = None
+    limit: int | None = None
+    seed: int = 0
+    output: Path = Path("evaluation")
+
+    def data(self, system: TrainedSystem, target: tuple[str, ...] = ("generated",)) -> Data:
+        """Returns the sources, and how training pictures are varied.
+
+        Args:
+            system: gives the attribute where none was named.
+            target: sources of target pictures.
+        """
+        attribute = self.attribute or system.attribute
+        return Data(self.secret, target, attribute, align=self.align, limit=self.limit)
+
+
+def load_train(data: Data, system: TrainedSystem) -> Pictures:
+    """Loads the training split of all secret sources together; errors as `load_tests`."""
+    train = load_secret(data, system.image_size, "train")
+    _check_labels(train, system)
+    return train
+
+
+def load_tests(data: Data, system: TrainedSystem) -> dict[str, Pictures]:
+    """Loads the test split of each secret source by itself, with the system's labels.
+
+    Raises:
+        ConfigurationError: where the system reads other labels than the sources have.
+        DataError: where a source cannot be used.
+        OutputError: where the cache cannot be written.
+    """
+    tests = {
+        source: load_secret(replace(data, secret=(source,)), system.image_size, "test")
+        for source in data.secret
+    }
+    # A source alone must have every class: its labels are positions among its own.
+    for test in tests.values():
+        _check_labels(test, system)
+    return tests
+
+
+def values_of(pictures: Pictures, source: str, attribute: str) -> NDArray[np.str_]:
+    """Reads another column for pictures that are decoded already.
+
+    Args:
+        pictures: of this one source.
+        source: a folder or zip.
+        attribute: column of the label, or `identity`.
+
+    Returns:
+        The values as the source writes them, str [N].
+
+    Raises:
+        DataError: where the source has no such column.
+    """
+    opened = open_source(Path(source), attribute)
+    values = {f"{opened.path}/{entry.name}": entry.label for entry in opened.entries}
+    return np.array([values[name] for name in pictures.names])
+
+
+def flags_of(pictures: Pictures, source: str, attributes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Reads several columns of 0 and 1: int64 [N, A]. Arguments and errors as `values_of`."""
+    columns = []
+    for attribute in attributes:
+        values = values_of(pictures, source, attribute)
+        if not np.isin(values, ("0", "1")).all():
+            raise DataError(f"{source}: the column {attribute} holds more than 0 and 1")
+        columns.append(values.astype(np.int64))
+    return np.stack(columns, axis=1)
+
+
+def _check_labels(pictures: Pictures, system: TrainedSystem) -> None:
+    if pictures.label_names != system.labels:
+        raise ConfigurationError(
+            f"{system.name} recognises {', '.join(system.labels)}, the data has "
+            f"{', '.join(pictures.label_names[:10])}: name the column with --attribute"
+        )

@@ -1,0 +1,141 @@
+"""A trained system as it is measured: bytes in, bytes out, from a bundle or from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
+from dtir_train.channel import to_bytes
+from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
+from dtir_train.configuration import PRESETS, Networks, PresetName
+from dtir_train.evaluation.arrays import as_tensor
+
+_BATCH = 16
+_Kind = TypeVar("_Kind", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class TrainedSystem:
+    """The three parties of one training.
+
+    Attributes:
+        name: of the bundle, or of the run's folder.
+        labels: names of the classes.
+        attribute: what the recognizer reads.
+        image_size: side S in pixels.
+        networks: sizes, where they are known: a run's are, a bundle's are not.
+        engine: what runs it.
+        transfer: photos uint8 [N, S, S, 3], BGR, to cartoons, the same.
+        probabilities: cartoons to float32 [N, K].
+        restore: cartoons to photos.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    attribute: str
+    image_size: int
+    networks: Networks | None
+    engine: str
+    transfer: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    probabilities: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    restore: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+    def comparable(self, preset: PresetName | None) -> Networks:
+        """Sizes for networks that are trained to be compared with this system's own.
+
+        Args:
+            preset: whose sizes to take; None takes the run's own, and for a bundle those of `edge`.
+        """
+        if preset is None and self.networks is not None:
+            return self.networks
+        return replace(PRESETS[preset or "edge"].networks, image_size=self.image_size)
+
+
+@contextmanager
+def open_system(path: Path | None) -> Iterator[TrainedSystem]:
+    """Lends a trained system.
+
+    Args:
+        path: a bundle's folder, run through the SDK; a run's folder or its checkpoint, run by
+            PyTorch in float32 with averaged weights, on a GPU where there is one; None is the
+            bundle that comes with dtir.
+
+    Raises:
+        BundleError: where the bundle is not whole.
+        ConfigurationError: where the checkpoint cannot be used.
+        EngineError: where no engine can be had.
+    """
+    if path is not None and (path.is_file() or (path / CHECKPOINT_NAME).is_file()):
+        yield _of_run(path)
+        return
+    opened = Bundle.open(path)
+    with (
+        Transfer(opened) as transfer,
+        Recognizer(opened) as recognizer,
+        Restorer(opened) as restorer,
+    ):
+        manifest = opened.manifest
+        yield TrainedSystem(
+            manifest.name,
+            manifest.labels,
+            manifest.attribute,
+            manifest.image_size,
+            None,
+            str(transfer.engine),
+            _one_by_one(transfer),
+            _one_by_one(lambda cartoon: recognizer.probabilities(cartoon)[0]),
+            _one_by_one(restorer),
+        )
+
+
+def _one_by_one(
+    party: Callable[[NDArray[np.uint8]], NDArray[_Kind]],
+) -> Callable[[NDArray[np.uint8]], NDArray[_Kind]]:
+    """One picture a call, as a camera runs it: engines may round a batch otherwise."""
+
+    def run(pictures: NDArray[np.uint8]) -> NDArray[_Kind]:
+        return np.stack([party(picture) for picture in pictures])
+
+    return run
+
+
+def _of_run(path: Path) -> TrainedSystem:
+    trained = load_trained(path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def deployed(network: nn.Module, output: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        @torch.inference_mode()
+        def run(pictures: NDArray[np.uint8]) -> NDArray[Any]:
+            parts = as_tensor(pictures).split(_BATCH)
+            return np.concatenate(
+                [output(network(part.to(device))).cpu().numpy() for part in parts]
+            )
+
+        return run
+
+    def as_pictures(tensor: Tensor) -> Tensor:
+        """Float RGB [N, 3, S, S] to bytes BGR [N, S, S, 3]."""
+        return to_bytes(tensor).flip(1).permute(0, 2, 3, 1).contiguous()
+
+    return TrainedSystem(
+        (path.parent if path.is_file() else path.resolve()).name,
+        trained.labels,
+        trained.configuration.data.attribute,
+        trained.configuration.networks.image_size,
+        trained.configuration.networks,
+        f"PyTorch on {device}, float32, step {trained.step}",
+        deployed(trained.transfer, as_pictures),
+        deployed(trained.recognizer, lambda logits: logits.softmax(dim=1)),
+        deployed(trained.restorer, as_pictures),
+    )
