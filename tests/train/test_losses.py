@@ -5,48 +5,92 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from dtir_train.configuration import Recipe
-from dtir_train.losses import adversarial_loss, discriminator_loss, generator_losses
+from dtir_train.losses import (
+    discriminator_loss,
+    dissimilarity_loss,
+    generator_losses,
+    gradient_penalty,
+    transfer_loss,
+)
 
-SCORES = torch.tensor([[[[0.0, 2.0]]]])
+TARGETS = torch.tensor([[[[0.0, 2.0]]]])
+CARTOONS = torch.tensor([[[[1.0, -3.0]]]])
 
 
-def cross_entropy(score: float, real: bool) -> float:
-    probability = 1 / (1 + math.exp(-score))
-    return -math.log(probability if real else 1 - probability)
+def softplus(value: float) -> float:
+    return math.log1p(math.exp(value))
 
 
 @pytest.mark.parametrize(
-    ("kind", "real", "expected"),
+    ("kind", "expected"),
     [
-        ("least-squares", True, ((0 - 1) ** 2 + (2 - 1) ** 2) / 2),
-        ("least-squares", False, (0**2 + 2**2) / 2),
-        ("cross-entropy", True, (cross_entropy(0, True) + cross_entropy(2, True)) / 2),
-        ("cross-entropy", False, (cross_entropy(0, False) + cross_entropy(2, False)) / 2),
+        ("least-squares", ((0 - 1) ** 2 + (2 - 1) ** 2 + 1**2 + 3**2) / 4),
+        ("cross-entropy", (softplus(-0) + softplus(-2) + softplus(1) + softplus(-3)) / 4),
+        # Real ones are to be above 1, and the others below -1.
+        ("hinge", (1 + 0 + 2 + 0) / 4),
+        # Each place of a cartoon against the same place of a target picture.
+        ("relativistic", (softplus(1 - 0) + softplus(-3 - 2)) / 2),
     ],
 )
-def test_the_adversarial_loss(kind, real, expected):
-    assert float(adversarial_loss(SCORES, real, kind)) == pytest.approx(expected)
+def test_the_discriminators_loss(kind, expected):
+    assert float(discriminator_loss(TARGETS, CARTOONS, kind)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("least-squares", ((1 - 1) ** 2 + (-3 - 1) ** 2) / 2),
+        ("cross-entropy", (softplus(-1) + softplus(3)) / 2),
+        ("hinge", -(1 - 3) / 2),
+        ("relativistic", (softplus(0 - 1) + softplus(2 + 3)) / 2),
+    ],
+)
+def test_the_transfer_generators_loss(kind, expected):
+    assert float(transfer_loss(CARTOONS, TARGETS, kind)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["least-squares", "cross-entropy", "hinge", "relativistic"])
+def test_what_helps_one_hurts_the_other(kind):
+    scores = torch.tensor([[[[0.5, 0.1]]]], requires_grad=True)
+    discriminator_loss(TARGETS, scores, kind).backward()
+    against = scores.grad.clone()
+    scores.grad = None
+    transfer_loss(scores, TARGETS, kind).backward()
+    assert (against > 0).all()
+    assert (scores.grad < 0).all()
+
+
+def test_the_relativistic_loss_wants_scores_to_compare_with():
+    with pytest.raises(ValueError, match="target pictures"):
+        transfer_loss(CARTOONS, None, "relativistic")
 
 
 def test_least_squares_is_0_where_every_patch_says_what_it_should():
-    assert float(adversarial_loss(torch.ones(2, 1, 3, 3), True, "least-squares")) == 0
-    assert float(adversarial_loss(torch.zeros(2, 1, 3, 3), False, "least-squares")) == 0
+    ones, zeros = torch.ones(2, 1, 3, 3), torch.zeros(2, 1, 3, 3)
+    assert float(discriminator_loss(ones, zeros, "least-squares")) == 0
+    assert float(transfer_loss(ones, None, "least-squares")) == 0
 
 
-def test_the_discriminators_loss_is_the_mean_of_both_sides():
-    # Targets called (0, 2) cost 1, cartoons called (1, 1) cost 1: not real is 0.
-    loss = discriminator_loss(SCORES, torch.ones(1, 1, 1, 2), "least-squares")
-    assert float(loss) == pytest.approx((1 + 1) / 2)
-    loss = discriminator_loss(torch.ones(1, 1, 1, 2), SCORES, "least-squares")
-    assert float(loss) == pytest.approx((0 + 2) / 2)
+def test_the_gradient_penalty_is_the_squared_slope_of_the_mean_score():
+    discriminator = nn.Conv2d(3, 1, 2, 2)
+    nn.init.constant_(discriminator.weight, 0.3)
+    pictures = torch.rand(5, 3, 4, 4)
+    penalty = gradient_penalty(discriminator, pictures)
+    # Each of 48 values has a share of a quarter in the mean of four patches.
+    assert float(penalty.detach()) == pytest.approx(48 * (0.3 / 4) ** 2)
+    penalty.backward()
+    # d (4 * 12 w^2 / 16) / dw of each of 12 weights, that were alike.
+    assert torch.allclose(discriminator.weight.grad, torch.full((1, 3, 2, 2), 2 * 4 * 0.3 / 16))
+    assert discriminator.bias.grad is None
 
 
 @pytest.fixture
 def outputs() -> dict[str, torch.Tensor]:
     return {
-        "cartoon_scores": SCORES.clone().requires_grad_(),
+        "adversarial": torch.tensor(1.0, requires_grad=True),
         "logits": torch.tensor([[0.0, 0.0], [0.0, math.log(3)]]).requires_grad_(),
         "labels": torch.tensor([0, 1]),
         "restored": torch.full((2, 3, 2, 2), 0.25).requires_grad_(),
@@ -83,6 +127,7 @@ def test_the_similarity_of_restored_photos(outputs):
     other = generator_losses(**(outputs | {"photos": photos, "restored": inverted}), recipe=recipe)
     dissimilarity = float(other.dissimilarity.detach())
     assert 1 < dissimilarity <= 2
+    assert dissimilarity == float(dissimilarity_loss(inverted, photos).detach())
     parts = 2 * 1.0 + 3 * RECOGNITION + 5 * float(other.restoration.detach())
     assert float(other.total.detach()) == pytest.approx(parts + 7 * dissimilarity, rel=1e-5)
     other.dissimilarity.backward()
@@ -90,25 +135,11 @@ def test_the_similarity_of_restored_photos(outputs):
     assert float(inverted.grad.abs().sum()) > 0
 
 
-def test_the_recipe_says_which_adversarial_loss(outputs):
-    recipe = replace(RECIPE, adversarial_loss="cross-entropy")
-    expected = (cross_entropy(0, True) + cross_entropy(2, True)) / 2
-    losses = generator_losses(**outputs, recipe=recipe)
-    assert float(losses.adversarial.detach()) == pytest.approx(expected)
-
-
-def test_without_scores_there_is_no_adversarial_loss(outputs):
-    losses = generator_losses(**(outputs | {"cartoon_scores": None}), recipe=RECIPE)
-    assert float(losses.adversarial.detach()) == 0
-    assert float(losses.total.detach()) == pytest.approx(3 * RECOGNITION + 5 * 0.75)
-
-
 def test_the_total_has_a_gradient_for_all_that_the_networks_put_out(outputs):
     generator_losses(**outputs, recipe=RECIPE).total.backward()
     # Of 5 * mean |restored - photos| over 24 values, all too bright.
     assert torch.allclose(outputs["restored"].grad, torch.full((2, 3, 2, 2), 5 / 24))
-    # Of 2 * mean (score - 1)^2 over two scores.
-    assert torch.allclose(outputs["cartoon_scores"].grad, torch.tensor([[[[-2.0, 2.0]]]]))
+    assert float(outputs["adversarial"].grad) == 2
     # Of 3 * mean cross-entropy over two pictures: (probability - 1 where it is the label) * 1.5.
     expected = torch.tensor([[-0.75, 0.75], [0.375, -0.375]])
     assert torch.allclose(outputs["logits"].grad, expected)

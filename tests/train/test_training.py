@@ -62,6 +62,7 @@ def test_a_run_leaves_everything_in_its_folder(small, tmp_path):
         rows = list(csv.DictReader(file))
     losses = ["discriminator", "adversarial", "recognition", "restoration", "dissimilarity"]
     losses += ["total", "accuracy"]
+    losses += [f"teacher_{what}" for what in ("features", "cartoons", "answers", "restored")]
     measured = ["validation_accuracy", "validation_psnr"]
     assert list(rows[0]) == ["step", *losses, *measured]
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]

@@ -136,8 +136,8 @@ def load_trained(path: Path) -> TrainedNetworks:
     checkpoint = load_checkpoint(path)
     sizes = checkpoint.configuration.networks
     with torch.device("cpu"):
-        transfer = Generator(sizes.channels, sizes.blocks)
-        restorer = Generator(sizes.channels, sizes.blocks)
+        transfer = Generator(sizes.channels, sizes.blocks, sizes.upsampling)
+        restorer = Generator(sizes.channels, sizes.blocks, sizes.upsampling)
         recognizer = Recognizer(len(checkpoint.labels), sizes.backbone, sizes.recognizer_width)
     networks: tuple[tuple[str, torch.nn.Module], ...] = (
         ("transfer", transfer),

@@ -10,10 +10,10 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dtir_sdk.errors import ConfigurationError
-from dtir_train.networks import Backbone
+from dtir_train.networks import Backbone, Upsampling
 
 PresetName = Literal["paper", "base", "edge", "tiny"]
-AdversarialLoss = Literal["least-squares", "cross-entropy"]
+AdversarialLoss = Literal["least-squares", "cross-entropy", "hinge", "relativistic"]
 Precision = Literal["bf16-mixed", "32-true"]
 
 CONFIGURATION_VERSION = 1
@@ -32,6 +32,7 @@ class Networks:
         discriminator_channels: first width of the discriminator.
         backbone: of the recognizer.
         recognizer_width: stem width of the recognizer; 64 is the published network.
+        upsampling: of both generators: the paper's deconvolution, or resizing and convolution.
     """
 
     image_size: int = 128
@@ -40,6 +41,7 @@ class Networks:
     discriminator_channels: int = 64
     backbone: Backbone = "resnet50"
     recognizer_width: int = 64
+    upsampling: Upsampling = "deconvolution"
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % 4:
@@ -112,9 +114,16 @@ class Recipe:
             its averaged weights, while the recognizer and the restore generator learn from the
             very cartoons that will be shipped.
         batch_size: pictures a step, over all processes together.
-        learning_rate: Adam's, for all four networks.
+        learning_rate: Adam's.
+        discriminator_learning_rate: Adam's for the discriminator, falling as the others' does;
+            None takes `learning_rate`.
         beta1: Adam's first momentum.
-        adversarial_loss: least squares, or the original cross-entropy.
+        adversarial_loss: least squares, the original cross-entropy, hinge, or relativistic, which
+            wants a gradient penalty.
+        gradient_penalty: weight of the discriminator's squared slope, a half for target (R1) and
+            a half for transferred pictures (R2); 0 leaves it out.
+        penalty_every: steps between two penalties, each of which weighs that many times as much.
+        augment_discriminator: vary what the discriminator sees (DiffAugment).
         adversarial_weight: of the adversarial loss in the generators' total.
         recognition_weight: of the recognition loss.
         restoration_weight: of the restoration loss.
@@ -132,8 +141,12 @@ class Recipe:
     settle_epochs: float = 0
     batch_size: int = 16
     learning_rate: float = 2e-4
+    discriminator_learning_rate: float | None = None
     beta1: float = 0.5
     adversarial_loss: AdversarialLoss = "least-squares"
+    gradient_penalty: float = 0.0
+    penalty_every: int = 16
+    augment_discriminator: bool = False
     adversarial_weight: float = 1.0
     recognition_weight: float = 1.0
     restoration_weight: float = 10.0
@@ -154,6 +167,15 @@ class Recipe:
             )
         if self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
             raise ConfigurationError("batch_size and learning_rate must be above 0")
+        if self.discriminator_learning_rate is not None and not (
+            0 < self.discriminator_learning_rate < math.inf
+        ):
+            raise ConfigurationError("discriminator_learning_rate must be above 0")
+        if self.penalty_every < 1 or not 0 <= self.gradient_penalty < math.inf:
+            raise ConfigurationError(
+                "penalty_every must be 1 or more and gradient_penalty 0 or more "
+                f"({self.penalty_every}, {self.gradient_penalty})"
+            )
         if not 0.0 <= self.average < 1.0 or not 0.0 <= self.beta1 < 1.0:
             raise ConfigurationError("average and beta1 must be from 0 to below 1")
         weights = (
@@ -175,6 +197,41 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """How a small system learns from its teacher, beside its own losses.
+
+    Attributes:
+        features_weight: of the difference of the transfer generators' features.
+        cartoons_weight: of the difference of the cartoons.
+        answers_weight: of the divergence of the recognizers' answers.
+        restoration_weight: of the difference of the restored photos; 0 saves the teacher's restore
+            generator the work.
+        temperature: that softens the answers, above 0.
+        teacher_sha256: of the teacher's checkpoint, in hexadecimal; None takes the teacher that is
+            there when the run begins, and notes it, so that the run goes on with no other.
+    """
+
+    features_weight: float = 1.0
+    cartoons_weight: float = 10.0
+    answers_weight: float = 1.0
+    restoration_weight: float = 0.0
+    temperature: float = 4.0
+    teacher_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        weights = (
+            self.features_weight,
+            self.cartoons_weight,
+            self.answers_weight,
+            self.restoration_weight,
+        )
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise ConfigurationError("the weights of the distillation must not be negative")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigurationError(f"temperature is {self.temperature}: it must be above 0")
+
+
+@dataclass(frozen=True)
 class Configuration:
     """A whole run; saved as JSON with the run and inside every checkpoint.
 
@@ -185,6 +242,9 @@ class Configuration:
         seed: of weights, batches and augmentation; the same seed gives the same run.
         start_from: checkpoint, or folder of a run, whose weights the networks start from; the
             recognizer only where it reads the same labels. None starts from random weights.
+        teacher: checkpoint, or folder of a run, of the same picture size and labels, from which
+            this run's networks learn too. None does without.
+        distillation: how they learn from it.
     """
 
     networks: Networks = field(default_factory=Networks)
@@ -192,10 +252,14 @@ class Configuration:
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
     start_from: str | None = None
+    teacher: str | None = None
+    distillation: Distillation = field(default_factory=Distillation)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 63:
             raise ConfigurationError(f"seed is {self.seed}: it must be from 0 to below 2^63")
+        if self.teacher is None and self.distillation != Distillation():
+            raise ConfigurationError("distillation is set, but there is no teacher: name one")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as JSON-ready values, with its format version."""
@@ -223,14 +287,17 @@ class Configuration:
         try:
             if type(values["seed"]) is not int:
                 raise TypeError(f"seed is {values['seed']!r}")
-            if not _fits(values.get("start_from"), str | None):
-                raise TypeError(f"start_from is {values['start_from']!r}")
+            for name in ("start_from", "teacher"):
+                if not _fits(values.get(name), str | None):
+                    raise TypeError(f"{name} is {values[name]!r}")
             return cls(
                 _section(Networks, values["networks"]),
                 _section(Data, values["data"]),
                 _section(Recipe, values["recipe"]),
                 values["seed"],
                 values.get("start_from"),
+                values.get("teacher"),
+                _section(Distillation, values.get("distillation", {})),
             )
         except (KeyError, TypeError, ConfigurationError) as error:
             raise ConfigurationError(f"{where}: broken configuration ({error})") from error

@@ -1,4 +1,8 @@
-"""The losses of the paper's Section 3.3, as functions of what the networks put out."""
+"""The losses of the paper's Section 3.3, and what recipes may put in place of its adversarial one.
+
+Scores are the discriminator's, float32 [N, 1, H, W], without a sigmoid: above 0, or nearer to 1
+for least squares, a patch looks like the target domain's.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +10,75 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dtir_train.configuration import AdversarialLoss, Recipe
 
 
-def adversarial_loss(scores: Tensor, real: bool, kind: AdversarialLoss) -> Tensor:
-    """How far the discriminator's scores are from calling every patch real, or transferred.
-
-    Args:
-        scores: float32 [N, 1, H, W], without a sigmoid.
-        real: what the scores should say.
-        kind: least squares (Mao et al., 2017) or cross-entropy (Goodfellow et al., 2014).
-
-    Returns:
-        A scalar, 0 where every patch says what it should.
-    """
-    goal = torch.full_like(scores, float(real))
-    if kind == "least-squares":
-        return functional.mse_loss(scores, goal)
-    return functional.binary_cross_entropy_with_logits(scores, goal)
-
-
 def discriminator_loss(
     target_scores: Tensor, cartoon_scores: Tensor, kind: AdversarialLoss
 ) -> Tensor:
-    """Mean of the losses of calling target pictures real and transferred ones not."""
-    return 0.5 * (
-        adversarial_loss(target_scores, True, kind) + adversarial_loss(cartoon_scores, False, kind)
-    )
+    """How far the scores are from telling target pictures from transferred ones.
+
+    Args:
+        target_scores: of target pictures.
+        cartoon_scores: of as many transferred ones.
+        kind: least squares (Mao et al., 2017), cross-entropy (Goodfellow et al., 2014) or hinge
+            (Lim and Ye, 2017), each the mean of the losses of both domains; or relativistic
+            (Jolicoeur-Martineau, 2019; Huang et al., 2024): cross-entropy of the question which
+            one of a pair is the target picture, place by place.
+
+    Returns:
+        A scalar, 0 where every patch is told right.
+    """
+    if kind == "relativistic":
+        return functional.softplus(cartoon_scores - target_scores).mean()
+    return 0.5 * (_called(target_scores, True, kind) + _called(cartoon_scores, False, kind))
+
+
+def transfer_loss(
+    cartoon_scores: Tensor, target_scores: Tensor | None, kind: AdversarialLoss
+) -> Tensor:
+    """How far transferred pictures are from being taken for target pictures.
+
+    Args:
+        cartoon_scores: of transferred pictures.
+        target_scores: of as many target pictures, for the relativistic loss; the others do not
+            look at them.
+        kind: as `discriminator_loss`; hinge is the negative mean of the scores, below 0 too.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: where the relativistic loss has no scores of target pictures.
+    """
+    if kind == "relativistic":
+        if target_scores is None:
+            raise ValueError("the relativistic loss compares with scores of target pictures")
+        return functional.softplus(target_scores - cartoon_scores).mean()
+    if kind == "hinge":
+        return -cartoon_scores.mean()
+    return _called(cartoon_scores, True, kind)
+
+
+def gradient_penalty(discriminator: nn.Module, pictures: Tensor) -> Tensor:
+    """How steep the discriminator is at these pictures: R1 of target, R2 of transferred ones.
+
+    Args:
+        discriminator: not compiled, since the penalty's own gradient goes through its gradient.
+        pictures: float32 [N, 3, S, S]; no gradient is passed on to them.
+
+    Returns:
+        A scalar with a gradient for the discriminator: the squared norm of the gradient of a
+        picture's mean score for its pixels, mean over pictures (Mescheder et al., 2018).
+    """
+    pictures = pictures.detach().requires_grad_()
+    scores = discriminator(pictures).mean(dim=(1, 2, 3)).sum()
+    (slopes,) = torch.autograd.grad(scores, pictures, create_graph=True)
+    return slopes.square().sum(dim=(1, 2, 3)).mean()
 
 
 @dataclass(frozen=True)
@@ -47,9 +89,9 @@ class Losses:
         adversarial: of the discriminator's scores of the cartoons.
         recognition: cross-entropy of the label read from the cartoons.
         restoration: mean absolute difference of photo and restored photo, both in [-1, 1].
-        dissimilarity: 1 - SSIM (Wang et al., 2004) of photo and restored photo, in [0, 2]; 0 where
-            the recipe gives it no weight. The paper does not have it: mean absolute difference
-            alone is content with blur, which SSIM is not.
+        dissimilarity: 1 - SSIM of photo and restored photo, in [0, 2]; 0 where the recipe gives it
+            no weight. The paper does not have it: mean absolute difference alone is content with
+            blur, which SSIM is not.
         total: the weighted sum, the paper's equation for the whole system.
     """
 
@@ -61,7 +103,7 @@ class Losses:
 
 
 def generator_losses(
-    cartoon_scores: Tensor | None,
+    adversarial: Tensor,
     logits: Tensor,
     labels: Tensor,
     restored: Tensor,
@@ -71,22 +113,17 @@ def generator_losses(
     """Computes the losses of the transfer generator, the recognizer and the restore generator.
 
     Args:
-        cartoon_scores: the discriminator's scores [N, 1, H, W], or None while the transfer
-            generator stands still, when the adversarial loss is 0.
+        adversarial: the `transfer_loss`; 0 while the transfer generator stands still.
         logits: float32 [N, K] of the recognizer.
         labels: int64 [N].
         restored: float32 [N, 3, S, S] in [-1, 1].
         photos: float32 [N, 3, S, S] in [-1, 1].
-        recipe: the weights and the kind of adversarial loss.
+        recipe: the weights.
     """
-    if cartoon_scores is None:
-        adversarial = torch.zeros((), device=logits.device)
-    else:
-        adversarial = adversarial_loss(cartoon_scores, True, recipe.adversarial_loss)
     recognition = functional.cross_entropy(logits, labels)
     restoration = functional.l1_loss(restored, photos)
     if recipe.similarity_weight:
-        dissimilarity = _dissimilarity(restored, photos)
+        dissimilarity = dissimilarity_loss(restored, photos)
     else:
         dissimilarity = torch.zeros((), device=logits.device)
     total = (
@@ -98,11 +135,22 @@ def generator_losses(
     return Losses(adversarial, recognition, restoration, dissimilarity, total)
 
 
-def _dissimilarity(restored: Tensor, photos: Tensor) -> Tensor:
+def dissimilarity_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """Returns 1 - SSIM (Wang et al., 2004), in [0, 2], of pictures [N, 3, S, S] in [-1, 1]."""
     # channels_last halves the time of its depthwise filters on a CPU.
     similarity = structural_similarity_index_measure(
-        restored.contiguous(memory_format=torch.channels_last),
-        photos.contiguous(memory_format=torch.channels_last),
+        made.contiguous(memory_format=torch.channels_last),
+        wanted.contiguous(memory_format=torch.channels_last),
         data_range=(-1.0, 1.0),
     )
     return 1.0 - cast("Tensor", similarity)
+
+
+def _called(scores: Tensor, real: bool, kind: AdversarialLoss) -> Tensor:
+    """How far scores are from calling every patch real, or transferred."""
+    if kind == "hinge":
+        return functional.relu(1 - scores if real else 1 + scores).mean()
+    goal = torch.full_like(scores, float(real))
+    if kind == "least-squares":
+        return functional.mse_loss(scores, goal)
+    return functional.binary_cross_entropy_with_logits(scores, goal)

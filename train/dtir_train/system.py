@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
@@ -18,9 +18,16 @@ from dtir_sdk.errors import ConfigurationError
 from dtir_train.averaging import averaged_copy
 from dtir_train.channel import send
 from dtir_train.checkpoint import Checkpoint
-from dtir_train.configuration import Configuration, Recipe
+from dtir_train.configuration import Configuration
 from dtir_train.datasets import Batch
-from dtir_train.losses import discriminator_loss, generator_losses
+from dtir_train.discriminator_augmentation import varied
+from dtir_train.distillation import Student, Teacher, distillation_losses
+from dtir_train.losses import (
+    discriminator_loss,
+    generator_losses,
+    gradient_penalty,
+    transfer_loss,
+)
 from dtir_train.networks import Discriminator, Generator, Recognizer, initialise
 
 # The networks that are deployed, and so averaged.
@@ -33,13 +40,18 @@ class StepMetrics:
     """What a step measured, on this process's share of the batch; detached scalars.
 
     Attributes:
-        discriminator: its loss; 0 while the transfer generator stands still.
+        discriminator: its loss, in steps with a gradient penalty with it; 0 while the transfer
+            generator stands still.
         adversarial: the transfer generator's adversarial loss.
         recognition: cross-entropy of the labels.
         restoration: mean absolute difference, pictures in [-1, 1].
         dissimilarity: 1 - SSIM of photo and restored photo; 0 where the recipe leaves it out.
-        total: weighted sum of the generators' losses.
+        total: weighted sum of the generators' losses, and of those of the distillation.
         accuracy: share of labels read right from this batch's cartoons, in [0, 1].
+        teacher_features: what distillation makes of the features; 0 without a teacher, as below.
+        teacher_cartoons: of the cartoons.
+        teacher_answers: of the recognizers' answers.
+        teacher_restored: of the restored photos.
     """
 
     discriminator: Tensor
@@ -49,6 +61,10 @@ class StepMetrics:
     dissimilarity: Tensor
     total: Tensor
     accuracy: Tensor
+    teacher_features: Tensor
+    teacher_cartoons: Tensor
+    teacher_answers: Tensor
+    teacher_restored: Tensor
 
 
 class System:
@@ -70,24 +86,30 @@ class System:
     ) -> None:
         self.configuration, self.labels = configuration, labels
         self._fabric = fabric
+        self._teacher = None
+        if configuration.teacher is not None:
+            self._teacher = Teacher(configuration, labels, fabric, compiled)
         recipe, sizes = configuration.recipe, configuration.networks
         torch.manual_seed(configuration.seed)
+        transfer, restorer = (
+            Generator(sizes.channels, sizes.blocks, sizes.upsampling) for _ in range(2)
+        )
         self._plain: dict[str, nn.Module] = {
-            "transfer": Generator(sizes.channels, sizes.blocks),
+            "transfer": transfer,
             "recognizer": Recognizer(len(labels), sizes.backbone, sizes.recognizer_width),
-            "restorer": Generator(sizes.channels, sizes.blocks),
+            "restorer": restorer,
             "discriminator": Discriminator(sizes.discriminator_channels),
         }
+        for network in self._plain.values():
+            initialise(network)
+        modules = dict(self._plain)
+        if self._teacher is not None:
+            student = Student(transfer, sizes.channels, self._teacher.channels)
+            modules["transfer"], self._plain["projections"] = student, student.projections
         self._networks: dict[str, _FabricModule] = {}
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
-        for name, network in self._plain.items():
-            initialise(network)
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            optimizer = torch.optim.Adam(
-                network.parameters(), recipe.learning_rate, (recipe.beta1, 0.999)
-            )
-            module = cast("nn.Module", torch.compile(network)) if compiled else network
-            self._networks[name], self._optimizers[name] = fabric.setup(module, optimizer)
+        for name, module in modules.items():
+            self._place(name, module, compiled)
         self._averaged = {
             name: averaged_copy(self._plain[name], recipe.average) for name in DEPLOYED
         }
@@ -102,24 +124,29 @@ class System:
             settling: the transfer generator stands still, at its averaged weights.
         """
         recipe = self.configuration.recipe
-        for optimizer in self._optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+        self._set_rates(learning_rate)
         if settling:
             self._stand_still()
+        lesson = None if self._teacher is None else self._teacher.lesson(batch.photos)
         with torch.set_grad_enabled(not settling):
-            cartoons = self._networks["transfer"](batch.photos)
-        judged = torch.zeros((), device=batch.photos.device)
-        scores = None
+            cartoons, features = self._transferred(batch.photos)
+        judged = adversarial = torch.zeros((), device=batch.photos.device)
         if not settling:
-            judged = self._train_discriminator(batch.targets, cartoons.detach(), recipe)
-            scores = self._judge_only(cartoons)
+            targets, shown = self._shown(batch.targets, cartoons)
+            judged = self._train_discriminator(targets, shown.detach())
+            adversarial = self._judge_only(targets, shown)
         arrived = send(cartoons, recipe.round_to_bytes, self._jpeg_quality())
         logits = self._networks["recognizer"](arrived)
         restored = self._networks["restorer"](arrived)
-        losses = generator_losses(scores, logits, batch.labels, restored, batch.photos, recipe)
-        trained = ("recognizer", "restorer") if settling else DEPLOYED
-        self._apply(losses.total, trained)
+        losses = generator_losses(adversarial, logits, batch.labels, restored, batch.photos, recipe)
+        distilled = distillation_losses(
+            lesson, cartoons, features, logits, restored, self.configuration.distillation
+        )
+        total = losses.total + distilled.total
+        still = ("transfer", "projections") if settling else ()
+        trained = [n for n in self._plain if n != "discriminator" and n not in still]
+        self._backward(total, trained)
+        self._update(trained)
         self._average(trained)
         self.step += 1
         return StepMetrics(
@@ -128,8 +155,12 @@ class System:
             losses.recognition.detach(),
             losses.restoration.detach(),
             losses.dissimilarity.detach(),
-            losses.total.detach(),
+            total.detach(),
             (logits.argmax(dim=1) == batch.labels).float().mean(),
+            distilled.features.detach(),
+            distilled.cartoons.detach(),
+            distilled.answers.detach(),
+            distilled.restored.detach(),
         )
 
     def averaged(self, name: str) -> nn.Module:
@@ -180,7 +211,8 @@ class System:
         Raises:
             ConfigurationError: where the networks are of other sizes.
         """
-        for name, network in self._plain.items():
+        for name in NETWORKS:
+            network = self._plain[name]
             if name == "recognizer" and checkpoint.labels != self.labels:
                 continue
             weights = checkpoint.tensors.get(f"averaged/{name}") or checkpoint.tensors.get(name, {})
@@ -207,6 +239,47 @@ class System:
     def _averages(self) -> bool:
         return self.configuration.recipe.average > 0
 
+    def _place(self, name: str, module: nn.Module, compiled: bool) -> None:
+        """Sets a module up, with an optimizer for each of what is trained with it."""
+        trained = ("transfer", "projections") if isinstance(module, Student) else (name,)
+        recipe = self.configuration.recipe
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizers = [
+            torch.optim.Adam(
+                self._plain[each].parameters(), recipe.learning_rate, (recipe.beta1, 0.999)
+            )
+            for each in trained
+        ]
+        called = cast("nn.Module", torch.compile(module)) if compiled else module
+        self._networks[name], *placed = self._fabric.setup(called, *optimizers)
+        self._optimizers.update(zip(trained, placed, strict=True))
+
+    def _set_rates(self, learning_rate: float) -> None:
+        recipe = self.configuration.recipe
+        for name, optimizer in self._optimizers.items():
+            rate = learning_rate
+            if name == "discriminator" and recipe.discriminator_learning_rate is not None:
+                rate *= recipe.discriminator_learning_rate / recipe.learning_rate
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def _transferred(self, photos: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Returns cartoons, and with a teacher the features on the way."""
+        made = self._networks["transfer"](photos)
+        if self._teacher is None:
+            return made, ()
+        cartoons, *features = made
+        return cartoons, features
+
+    def _shown(self, targets: Tensor, cartoons: Tensor) -> tuple[Tensor, Tensor]:
+        """What the discriminator is given to see: a function of the step, as batches are."""
+        if not self.configuration.recipe.augment_discriminator:
+            return targets, cartoons
+        seed = (self.configuration.seed, self.step, self._fabric.global_rank)
+        draw = np.random.default_rng(seed).integers(1 << 62)
+        random = torch.Generator().manual_seed(int(draw))
+        return varied(targets, random), varied(cartoons, random)
+
     def _jpeg_quality(self) -> int | None:
         """Of this step: the same in every process, and again after a resumption."""
         recipe = self.configuration.recipe
@@ -215,35 +288,58 @@ class System:
         draw = np.random.default_rng((self.configuration.seed, self.step))
         return int(draw.integers(recipe.jpeg_quality, recipe.jpeg_quality_to, endpoint=True))
 
-    def _train_discriminator(self, targets: Tensor, cartoons: Tensor, recipe: Recipe) -> Tensor:
+    def _train_discriminator(self, targets: Tensor, cartoons: Tensor) -> Tensor:
+        recipe = self.configuration.recipe
         # One pass for both: InstanceNorm keeps the pictures of a batch apart.
-        scores = self._networks["discriminator"](torch.cat([targets, cartoons]))
-        of_targets, of_cartoons = scores.chunk(2)
+        pictures = torch.cat([targets, cartoons])
+        of_targets, of_cartoons = self._networks["discriminator"](pictures).chunk(2)
         loss = discriminator_loss(of_targets, of_cartoons, recipe.adversarial_loss)
-        self._apply(loss, ("discriminator",))
+        self._backward(loss, ("discriminator",))
+        if recipe.gradient_penalty and self.step % recipe.penalty_every == 0:
+            loss = loss + self._penalise(pictures)
+        self._update(("discriminator",))
         return loss
 
-    def _judge_only(self, cartoons: Tensor) -> Tensor:
-        """Scores cartoons with a gradient for them, but none for the discriminator."""
+    def _penalise(self, pictures: Tensor) -> Tensor:
+        """Adds the gradient penalty's gradient to the discriminator's."""
+        recipe, discriminator = self.configuration.recipe, self._plain["discriminator"]
+        penalty = gradient_penalty(discriminator, pictures)
+        penalty = penalty * recipe.gradient_penalty * recipe.penalty_every
+        parameters = list(discriminator.parameters())
+        # Past DDP, which the plain network knows nothing of. The last bias has no part in slopes.
+        gradients = torch.autograd.grad(penalty, parameters, materialize_grads=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            assert parameter.grad is not None
+            parameter.grad += cast("Tensor", self._fabric.all_reduce(gradient))
+        return penalty
+
+    def _judge_only(self, targets: Tensor, cartoons: Tensor) -> Tensor:
+        """The adversarial loss with a gradient for cartoons, but none for the discriminator."""
         discriminator = self._networks["discriminator"]
+        kind = self.configuration.recipe.adversarial_loss
         several = self._fabric.world_size > 1
+        of_targets = None
         with (
             _frozen(self._plain["discriminator"]),
             self._fabric.no_backward_sync(discriminator) if several else nullcontext(),
         ):
-            scores: Tensor = discriminator(cartoons)
-        return scores
+            if kind == "relativistic":
+                with torch.no_grad():
+                    of_targets = discriminator(targets)
+            return transfer_loss(discriminator(cartoons), of_targets, kind)
 
-    def _apply(self, loss: Tensor, names: Iterable[str]) -> None:
+    def _backward(self, loss: Tensor, names: Iterable[str]) -> None:
         for name in names:
             self._optimizers[name].zero_grad()
         self._fabric.backward(loss)
+
+    def _update(self, names: Iterable[str]) -> None:
         for name in names:
             self._optimizers[name].step()
 
     def _average(self, names: Iterable[str]) -> None:
         if self._averages:
-            for name in names:
+            for name in self._averaged.keys() & set(names):
                 self._averaged[name].update_parameters(self._plain[name])
 
     def _stand_still(self) -> None:

@@ -30,6 +30,7 @@ from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpo
 from dtir_train.configuration import Configuration
 from dtir_train.datasets import Batch, Batches, Pictures, load_secret, load_target
 from dtir_train.datasets.batches import photos_of
+from dtir_train.distillation import with_teacher_hash
 from dtir_train.run_folder import (
     MetricsFile,
     read_configuration,
@@ -103,6 +104,7 @@ def fit(configuration: Configuration, folder: Path, execution: Execution) -> Non
             f"{folder} holds a run already: continue it with `dtir-train resume {folder}`, or "
             "name another folder with --run"
         )
+    configuration = with_teacher_hash(configuration)
     write_configuration(folder, configuration)
     _train(configuration, folder, execution)
 
