@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.averaging import averaged_copy
+from dtir_train.batch_norm import synchronize_batch_norm
 from dtir_train.channel import send
 from dtir_train.checkpoint import Checkpoint
 from dtir_train.configuration import Configuration
@@ -243,6 +244,8 @@ class System:
         """Sets a module up, with an optimizer for each of what is trained with it."""
         trained = ("transfer", "projections") if isinstance(module, Student) else (name,)
         recipe = self.configuration.recipe
+        if self._fabric.world_size > 1:
+            synchronize_batch_norm(module)
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizers = [
             torch.optim.Adam(
