@@ -96,5 +96,6 @@ class Handoff(Generic[Item]):
         """Ends the taking side at once: what waits is let go, and both sides get `Closed`."""
         with self._changed:
             self._closed = True
+            self.dropped += len(self._items)
             self._items.clear()
             self._changed.notify_all()

@@ -136,7 +136,7 @@ class Stream(Closing):
         p50, p95 = np.percentile(list(self._latencies) or [0.0], (50, 95))
         span = self._last - self._first
         rate = (self._frames - 1) / span if span > 0 else 0.0
-        dropped = self.source.dropped + self._results.dropped
+        dropped = self.source.dropped + self._results.dropped if self.source.live else 0
         return Statistics(self._frames, dropped, rate, float(p50), float(p95))
 
     def close(self) -> None:

@@ -51,6 +51,15 @@ def test_the_newest_takes_the_place_of_those_that_wait(count):
     assert handoff.dropped == count - 1
 
 
+def test_what_waits_when_it_is_closed_counts_as_dropped():
+    handoff: Handoff[int] = Handoff(newest=False)
+    handoff.put(1)
+    handoff.close()
+    handoff.close()
+    assert taken(handoff) == []
+    assert handoff.dropped == 1
+
+
 def test_what_waits_comes_before_the_error():
     handoff: Handoff[int] = Handoff(newest=False)
     handoff.put(1)

@@ -80,6 +80,13 @@ def test_every_frame_of_a_file_in_order(pipeline, small, blank):
     assert statistics.rate > 0
 
 
+def test_a_file_that_is_left_midway_has_dropped_nothing(pipeline, small):
+    with pipeline.stream([small] * 4) as stream:
+        next(stream)
+        assert stream.wait(10)
+    assert stream.statistics.dropped == 0
+
+
 def test_the_overlapping_threads_do_what_a_session_does(pipeline, small, blank):
     frames = [small, blank, small[:, ::-1], small]
     session = pipeline.video()

@@ -43,7 +43,6 @@ class Source(Closing):
         live: whether it gives the newest frame, and drops others.
         rate: frames per second; None where it is not known.
         length: number of frames, an estimate for some video files; None where it is not known.
-        dropped: frames that were captured but never given.
         file: the video file behind it; None where there is none.
     """
 
@@ -54,7 +53,11 @@ class Source(Closing):
         self.name = name
         self.rate = rate
         self.length = length
-        self.dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were captured but never given; 0 but of a live source."""
+        return 0
 
     @classmethod
     def open(

@@ -9,6 +9,7 @@ from time import monotonic, perf_counter
 from dtir_sdk.capture.base import Captured, Source, Teller
 from dtir_sdk.capture.devices import Device
 from dtir_sdk.errors import SourceError
+from dtir_sdk.handoff import Closed, Handoff, Item
 from dtir_sdk.pictures import Picture
 from dtir_sdk.results import FrameStamp
 
@@ -16,6 +17,8 @@ from dtir_sdk.results import FrameStamp
 _LONGEST_DELAY = 30.0
 # How much later than its own time-out a device may answer; seconds.
 _GRACE = 1.0
+# Of the frames that a film on a server promises; often that is an estimate.
+_WHOLE = 0.95
 
 
 class LiveSource(Source):
@@ -59,67 +62,59 @@ class LiveSource(Source):
         self._first_delay = first_delay
         self._tell = on_event
         self._stop = threading.Event()
-        # Guards what follows.
-        self._changed = threading.Condition()
-        self._newest: Captured | None = None
+        # Filled when the device has opened.
+        self._opened: Handoff[None] = Handoff(newest=True)
+        self._frames: Handoff[Captured] = Handoff(newest=True)
         self._captured = self._attempts = 0
         self._first = 0.0
-        self._opened = self._over = False
-        self._error: BaseException | None = None
         self._deadline = 0.0
         self._expect(self._opening_timeout)
         self._thread = threading.Thread(target=self._work, name=f"dtir-capture {name}", daemon=True)
         self._thread.start()
         try:
-            self._wait(lambda: self._opened)
-            if not self._opened:
-                self._raise_error()
+            self._take(self._opened)
         except BaseException:
             self.close()
             raise
 
+    @property
+    def dropped(self) -> int:
+        """See `Source.dropped`."""
+        return self._frames.dropped
+
     def __next__(self) -> Captured:
-        self._wait(lambda: self._newest is not None)
-        with self._changed:
-            captured, self._newest = self._newest, None
-        if captured is None:
-            self._raise_error()
-            raise StopIteration
-        return captured
+        try:
+            return self._take(self._frames)
+        except Closed:
+            raise StopIteration from None
+        except BaseException:
+            # It is raised once.
+            self._frames.close()
+            raise
 
     def close(self) -> None:
         """Ends the thread and frees the device, at the latest when the time-out has passed."""
         self._stop.set()
-        with self._changed:
-            self.dropped += self._newest is not None
-            self._newest = None
-            self._changed.notify_all()
+        self._frames.close()
         if threading.current_thread() is not self._thread:
             self._thread.join(max(0.0, self._deadline - monotonic()) + _GRACE)
 
-    def _wait(self, ready: Callable[[], bool]) -> None:
-        """Waits until it is ready, over or closed.
+    def _take(self, place: Handoff[Item]) -> Item:
+        """Takes what the thread puts into a place.
 
         Raises:
+            Closed: the device has ended, or the source was closed.
             SourceError: the device's driver hangs.
+            BaseException: what ended the thread.
         """
-        with self._changed:
-            while not (ready() or self._over or self._stop.is_set()):
-                # Whoever waits is woken when a device has opened, which may bring it forward.
-                left = self._deadline - monotonic()
-                if left <= 0:
-                    raise SourceError(
-                        f"{self.name} does not answer: check that it is on and connected, and "
-                        "start again"
-                    )
-                self._changed.wait(left)
-
-    def _raise_error(self) -> None:
-        """Raises what ended the thread, once."""
-        with self._changed:
-            error, self._error = self._error, None
-        if error is not None and not self._stop.is_set():
-            raise error
+        # In small steps, since a device that opens may bring the deadline forward.
+        while not place.wait(_GRACE):
+            if monotonic() >= self._deadline:
+                raise SourceError(
+                    f"{self.name} does not answer: check that it is on and connected, and start "
+                    "again"
+                )
+        return place.get()
 
     def _expect(self, seconds: float) -> None:
         """The thread will be heard of in so many seconds."""
@@ -129,25 +124,30 @@ class LiveSource(Source):
         error: BaseException | None = None
         try:
             self._stream()
+        except Closed:
+            pass
         except BaseException as raised:
             error = raised
-        with self._changed:
-            self._over, self._error = True, error
-            self._changed.notify_all()
+        self._opened.finish(error)
+        self._frames.finish(error)
 
     def _stream(self) -> None:
         device: Device | None = self._open_device()
         while device is not None:
             self._expect(self._timeout)
-            with self._changed:
-                self.rate, self.length, self._opened = device.rate, device.length, True
-                self._changed.notify_all()
+            self.rate, self.length = device.rate, device.length
+            self._opened.put(None)
+            before = self._captured
             try:
                 stalled = self._drain(device)
             finally:
                 device.close()
-            # What knows its length has an end.
-            device = self._reopen(stalled) if stalled or device.length is None else None
+            if stalled or device.length is None:
+                device = self._reopen(stalled)
+            else:
+                # What knows its length has an end.
+                self._tell_if_short(self._captured - before, device.length)
+                device = None
 
     def _drain(self, device: Device) -> SourceError | None:
         """Reads until the device ends or the source is closed; returns how it stalled."""
@@ -164,17 +164,20 @@ class LiveSource(Source):
 
     def _offer(self, picture: Picture) -> None:
         captured = perf_counter()
-        with self._changed:
-            if self._stop.is_set():
-                return
-            if self._captured == 0:
-                self._first = captured
-            self.dropped += self._newest is not None
-            stamp = FrameStamp(self._captured, captured - self._first, captured)
-            self._newest = Captured(stamp, picture)
-            self._captured += 1
-            self._attempts = 0
-            self._changed.notify_all()
+        if self._captured == 0:
+            self._first = captured
+        stamp = FrameStamp(self._captured, captured - self._first, captured)
+        self._frames.put(Captured(stamp, picture))
+        self._captured += 1
+        self._attempts = 0
+
+    def _tell_if_short(self, frames: int, length: int) -> None:
+        short = frames < _WHOLE * length and not self._stop.is_set()
+        if short and self._tell is not None:
+            self._tell(
+                f"{self.name} ended after {frames} of about {length} frames: the connection may "
+                "have broken off"
+            )
 
     def _reopen(self, stalled: SourceError | None) -> Device | None:
         """Opens the device again; None where the source has ended or was closed.

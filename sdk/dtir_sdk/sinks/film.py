@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 from av import FFmpegError, VideoFrame, VideoStream
@@ -15,9 +14,9 @@ from av.container import OutputContainer
 
 from dtir_sdk.errors import OutputError
 from dtir_sdk.results import Result
-from dtir_sdk.sinks.base import Origin, Sink
+from dtir_sdk.sinks.base import Origin
 from dtir_sdk.sinks.fitting import even_size, fit
-from dtir_sdk.sinks.place import Place
+from dtir_sdk.sinks.recording import Recording
 from dtir_sdk.sinks.sound import SoundTrack, ffmpeg_reason
 
 # Ticks a second: the finest clock that MPEG-4 Part 2 takes, in which 24, 25, 30, 50, 60 and
@@ -44,7 +43,7 @@ _VP9 = {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "32", "b"
 _BT601, _NARROW = 6, 1
 
 
-class Film(Sink):
+class Film(Recording):
     """Writes `Result.image` of every result into an .mp4, .mov, .mkv or .webm file.
 
     The pictures are H.264 (VP9 in WebM; MPEG-4 Part 2, which `notes` then says, where this PyAV
@@ -68,8 +67,8 @@ class Film(Sink):
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
+        super().__init__(path, origin)
         self._origin = origin
-        self._place = Place(path, origin)
         self._film: OutputContainer | None = None
         self._pictures: VideoStream
         self._sound: SoundTrack | None = None
@@ -77,12 +76,11 @@ class Film(Sink):
         self._first = 0.0
         self._step = round(_CLOCK / (origin.rate or _DEFAULT_RATE))
         self._last: int | None = None
-        self._closed = self._broken = False
+        self._broken = False
 
     def write(self, result: Result) -> None:
         """Encodes a picture, and the sound up to it."""
-        if self._closed:
-            raise OutputError(f"{self._place.path} was used after close()")
+        self._check_open()
         try:
             if self._film is None:
                 self._film = self._open(result)
@@ -99,26 +97,10 @@ class Film(Sink):
             self._broken = True
             raise self._place.failed(ffmpeg_reason(error)) from error
 
-    def close(self) -> None:
-        """Finishes the file."""
-        self._finish(whole=True)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._finish(whole=kind is None)
-
-    def _finish(self, *, whole: bool) -> None:
-        if self._closed:
-            return
-        self._closed = True
+    def _finish(self, whole: bool) -> None:
         if self._film is None or self._last is None:
             self._free()
-            self._place.discard()
-            self._note(f"no frame was written, so {self._place.path} is not there")
+            self._discard()
             return
         failure: OutputError | None = None
         try:
@@ -134,10 +116,7 @@ class Film(Sink):
                 failure.__cause__ = error
             self._broken = True
         self._free()
-        whole = whole and not self._broken
-        kept = self._place.keep(whole=whole)
-        if not whole:
-            self._note(f"what was written until then is {kept}")
+        self._keep(whole=whole and not self._broken)
         if failure is not None:
             raise failure
 
@@ -204,6 +183,3 @@ class Film(Sink):
         if result.stamp is None:
             return self._last + self._step
         return max(self._last + 1, round((result.stamp.seconds - self._first) * _CLOCK))
-
-    def _note(self, text: str) -> None:
-        self.notes = (*self.notes, text)

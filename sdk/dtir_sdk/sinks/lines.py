@@ -5,17 +5,16 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from dtir_sdk.errors import OutputError
 from dtir_sdk.files import reason
 from dtir_sdk.results import Result
 from dtir_sdk.sinks.base import Origin, Sink
-from dtir_sdk.sinks.place import Place
+from dtir_sdk.sinks.recording import Recording
 
 
-class LinesFile(Sink):
+class LinesFile(Recording):
     """Writes `Result.to_json()` of every result as a line of a UTF-8 file.
 
     The lines of a live run are on the file at once; see `Place` for where it lies.
@@ -29,52 +28,39 @@ class LinesFile(Sink):
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
-        self._place = Place(path, origin)
+        super().__init__(path, origin)
         try:
-            self._file: BinaryIO | None = self._place.writing.open("wb")
+            self._file = self._place.writing.open("wb")
         except OSError as error:
             self._place.discard()
-            raise OutputError(f"{path} could not be written: {reason(error)}") from error
+            raise self._place.failed(reason(error)) from error
         self._live = origin.live
-        self._whole = True
+        self._broken = False
 
     def write(self, result: Result) -> None:
         """Writes a line."""
-        if self._file is None:
-            raise OutputError(f"{self._place.path} is closed")
+        self._check_open()
         try:
             self._file.write(f"{result.to_json()}\n".encode())
             if self._live:
                 self._file.flush()
         except OSError as error:
-            self._whole = False
+            self._broken = True
             raise self._place.failed(reason(error)) from error
 
-    def close(self) -> None:
-        """Finishes the file."""
-        if self._file is None:
-            return
-        file, self._file = self._file, None
-        told = not self._whole
+    def _finish(self, whole: bool) -> None:
+        failure: OutputError | None = None
         try:
-            file.close()
+            self._file.close()
         except OSError as error:
-            self._whole = False
-            if not told:
-                raise self._place.failed(reason(error)) from error
-        finally:
-            kept = self._place.keep(whole=self._whole)
-            if not self._whole:
-                self.notes = (*self.notes, f"what was written until then is {kept}")
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._whole = self._whole and kind is None
-        self.close()
+            # Of a broken file the error was raised already.
+            if not self._broken:
+                failure = self._place.failed(reason(error))
+                failure.__cause__ = error
+            self._broken = True
+        self._keep(whole=whole and not self._broken)
+        if failure is not None:
+            raise failure
 
 
 class StandardOutput(Sink):

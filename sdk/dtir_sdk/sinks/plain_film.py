@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 
@@ -11,14 +10,14 @@ from dtir_sdk.errors import OutputError
 from dtir_sdk.pictures import swap_colors
 from dtir_sdk.quiet import quiet_opencv
 from dtir_sdk.results import Result
-from dtir_sdk.sinks.base import Origin, Sink
+from dtir_sdk.sinks.base import Origin
 from dtir_sdk.sinks.fitting import even_size, fit
-from dtir_sdk.sinks.place import Place
+from dtir_sdk.sinks.recording import Recording
 
 _DEFAULT_RATE = 25.0
 
 
-class PlainFilm(Sink):
+class PlainFilm(Recording):
     """Writes `Result.image` of every result into an .mp4 file, as MPEG-4 Part 2.
 
     The frame rate is constant and there is no sound, which `notes` says. An odd side is filled up
@@ -34,21 +33,19 @@ class PlainFilm(Sink):
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
-        self.notes = (
+        super().__init__(path, origin)
+        self._note(
             f"{path} gets no sound and a constant frame rate, since PyAV is not installed: "
-            'pip install "dtir[video]"',
+            'pip install "dtir[video]"'
         )
-        self._place = Place(path, origin)
         self._rate = origin.rate or _DEFAULT_RATE
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._frames = 0
-        self._closed = False
 
     def write(self, result: Result) -> None:
         """Encodes a picture."""
-        if self._closed:
-            raise OutputError(f"{self._place.path} was used after close()")
+        self._check_open()
         if self._writer is None:
             self._size = even_size(result.image)
             code = cv2.VideoWriter.fourcc(*"mp4v")
@@ -62,37 +59,16 @@ class PlainFilm(Sink):
         self._writer.write(picture if result.color == "bgr" else swap_colors(picture))
         self._frames += 1
 
-    def close(self) -> None:
-        """Finishes the file."""
-        self._finish(whole=True)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._finish(whole=kind is None)
-
-    def _finish(self, *, whole: bool) -> None:
-        if self._closed:
-            return
-        self._closed = True
+    def _finish(self, whole: bool) -> None:
         if self._writer is None or self._frames == 0:
-            self._place.discard()
-            self._note(f"no frame was written, so {self._place.path} is not there")
+            self._discard()
             return
         self._writer.release()
         # OpenCV does not say when the disk is full: look.
         if _frames_in(self._place.writing) != self._frames:
             self._place.discard()
             raise OutputError(f"{self._place.path} could not be written whole: is the disk full?")
-        kept = self._place.keep(whole=whole)
-        if not whole:
-            self._note(f"what was written until then is {kept}")
-
-    def _note(self, text: str) -> None:
-        self.notes = (*self.notes, text)
+        self._keep(whole=whole)
 
 
 def _frames_in(path: Path) -> int:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 import time
-from pathlib import Path
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
 import pytest
 
-from dtir_sdk.capture import devices
+from dtir_sdk.capture import Source, devices
 from dtir_sdk.capture.devices import Camera, LiveFrames, NetworkStream
 from dtir_sdk.capture.live import LiveSource
 from dtir_sdk.errors import PictureError, SourceError
@@ -263,13 +265,54 @@ def test_what_is_served_is_no_video(server):
         NetworkStream(server.address, 2.0)
 
 
-def test_a_film_on_a_server_has_a_length(tmp_path):
-    """FFmpeg reads a local file by the same way, so that none need be served."""
-    path = Path(tmp_path) / "film.avi"
+@pytest.fixture
+def film_server(tmp_path, monkeypatch):
+    """Serves a film of 40 frames whole at /film.avi, and breaks off midway at /half/film.avi."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (32, 24))
-    for level in range(4):
-        writer.write(np.full((24, 32, 3), level, np.uint8))
+    for level in range(40):
+        writer.write(np.full((24, 32, 3), 4 * level, np.uint8))
     writer.release()
-    stream = NetworkStream(str(path), 2.0)
-    assert (stream.rate, stream.length) == (10, 4)
-    stream.close()
+    data = path.read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            with suppress(OSError):  # FFmpeg leaves to look at the end, and comes back.
+                self.wfile.write(data[: len(data) // 2] if "half" in self.path else data)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{made.server_address[1]}"
+        made.shutdown()
+        thread.join()
+
+
+def test_a_film_on_a_server_has_a_length_and_an_end(film_server):
+    told = []
+    with Source.open(f"{film_server}/film.avi", on_event=told.append) as source:
+        assert (source.rate, source.length) == (10, 40)
+        given = list(source)
+    assert given[-1].stamp.number == 39
+    assert given[-1].picture.mean() == pytest.approx(156, abs=4)
+    assert len(given) + source.dropped == 40
+    assert told == []
+
+
+def test_a_film_on_a_server_that_breaks_off(film_server):
+    told = []
+    with Source.open(f"{film_server}/half/film.avi", on_event=told.append) as source:
+        last = list(source)[-1].stamp.number
+    assert 5 < last < 30
+    (line,) = told
+    assert line.endswith(
+        f"ended after {last + 1} of about 40 frames: the connection may have broken off"
+    )

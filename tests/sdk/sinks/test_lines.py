@@ -110,7 +110,7 @@ def test_after_close(tmp_path, result):
     sink = open_sink(str(tmp_path / "labels.jsonl"))
     sink.close()
     sink.close()
-    with pytest.raises(OutputError, match="closed"):
+    with pytest.raises(OutputError, match="used after close"):
         sink.write(result())
 
 

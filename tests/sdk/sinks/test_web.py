@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import shutil
 import socket
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dtir_sdk.capture import Source
 from dtir_sdk.errors import OutputError
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sinks import open_sink
@@ -71,6 +73,27 @@ def test_stream(web, result, color):
             assert any(
                 np.abs(picture[60, 60:].astype(int) - value).max() < 12 for picture in pictures
             )
+
+
+def test_a_source_can_watch_it(web, result):
+    """The preview is a stream like any other; its pictures come in order, and grow lighter."""
+    stop = threading.Event()
+
+    def play():
+        for number in itertools.count():
+            web.write(result(number, value=(number % 250,) * 3))
+            if stop.wait(1 / 30):
+                return
+
+    player = threading.Thread(target=play)
+    player.start()
+    try:
+        with Source.open(f"{web.url}stream", reconnects=0) as source:
+            levels = [next(source).picture[60, 60:].mean() for _ in range(5)]
+    finally:
+        stop.set()
+        player.join()
+    assert np.diff(levels).min() > 0.5
 
 
 def test_labels(web, result):
