@@ -6,16 +6,15 @@ Training uses the same functions, so that a model sees exactly the crops that it
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dtir_sdk.errors import BundleError, PictureError
+from dtir_sdk.errors import PictureError
+from dtir_sdk.yunet import YuNet
 
 try:
     import dtir_ext
@@ -54,7 +53,7 @@ class FoundFace:
 
 
 class FaceFinder:
-    """Finds faces with YuNet (Wu et al., 2023; OpenCV Zoo, MIT licence).
+    """Finds faces with YuNet.
 
     One instance may be shared by threads: calls are serialised.
 
@@ -65,20 +64,8 @@ class FaceFinder:
     """
 
     def __init__(self, confidence: float = 0.6, longest_side: int = 640) -> None:
-        path = Path(__file__).parent / "models/face_detector/yunet_face_detector.onnx"
-        if not path.is_file():
-            raise BundleError(f"{path} is missing: reinstall dtir")
-        # OpenCV 5 warns, to no purpose, that the detector asks for a CPU target.
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        try:
-            self._detector = cv2.FaceDetectorYN.create(
-                str(path), "", (64, 64), confidence, 0.3, 500
-            )
-        finally:
-            cv2.utils.logging.setLogLevel(level)
+        self._detector = YuNet(confidence)
         self._longest_side = longest_side
-        self._lock = threading.Lock()
 
     def find(self, frame: Frame) -> tuple[FoundFace, ...]:
         """Finds the faces of a frame, the largest first.
@@ -98,11 +85,8 @@ class FaceFinder:
             )
         if min(frame.shape[:2]) < 16:
             return ()
-        with self._lock:
-            self._detector.setInputSize((frame.shape[1], frame.shape[0]))
-            _, rows = self._detector.detect(frame)
         found = []
-        for row in () if rows is None else rows:
+        for row in self._detector.detect(frame):
             left, top, right, bottom = (
                 max(0, round(float(row[0] / scale))),
                 max(0, round(float(row[1] / scale))),

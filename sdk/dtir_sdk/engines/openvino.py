@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,35 @@ def core() -> openvino.Core:
     return openvino.Core()
 
 
+def kept_or_compiled(
+    name: str, options: dict[str, Any], compile: Callable[[], openvino.CompiledModel]
+) -> openvino.CompiledModel:
+    """Returns a compiled graph out of the cache, or compiles it and puts it there.
+
+    Args:
+        name: what tells the graph from all others.
+        options: that it is compiled with.
+        compile: called where it is not in the cache.
+    """
+    import openvino
+
+    cache, processor = EngineCache(), _processor()
+    full_name = f"{NAME} {openvino.__version__} on {processor}: {options} {name}"
+    # Without a cache that can be used the start is slower, and nothing else.
+    with suppress(EngineError, RuntimeError):
+        kept = cache.recall(full_name)
+        if kept:
+            return core().import_model(kept, "CPU", options)
+    compiled = compile()
+    with suppress(EngineError):
+        cache.remember(full_name, compiled.export_model().getvalue())
+    return compiled
+
+
+def _processor() -> str:
+    return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+
 class OpenVinoEngine(Engine):
     """A graph in OpenVINO on the CPU.
 
@@ -102,8 +132,7 @@ class OpenVinoEngine(Engine):
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._graph = graph
-        processor = str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
-        compiled = self._kept_or_compiled(processor)
+        compiled = self._kept_or_compiled()
         self._single: openvino.InferRequest | None = None
         self._batch: openvino.InferRequest | None = None
         self._queue: openvino.AsyncInferQueue | None = None
@@ -113,27 +142,20 @@ class OpenVinoEngine(Engine):
         else:
             self._single = compiled.create_infer_request()
         stored = "" if graph.precision == "fp32" else f", {graph.precision} file"
-        info = EngineInfo(NAME, choice.device, processor, f"{hint}{stored}", choice.reason)
+        info = EngineInfo(NAME, choice.device, _processor(), f"{hint}{stored}", choice.reason)
         super().__init__(info, graph.signature)
 
-    def _kept_or_compiled(self, processor: str) -> openvino.CompiledModel:
-        """The graph for one picture: out of the cache, or compiled and put there."""
-        graph, cache = self._graph, EngineCache()
-        name = (
-            f"{NAME} {self._openvino.__version__} on {processor}: {self._options} "
-            f"{graph.signature} {hashlib.sha256(graph.data).hexdigest()}"
-        )
-        # Without a cache that can be used the start is slower, and nothing else.
-        with suppress(EngineError, RuntimeError):
-            kept = cache.recall(name)
-            if kept:
-                return self._core.import_model(kept, "CPU", self._options)
-        model = self._read()
-        model.reshape([1, *(side or 1 for side in graph.signature.inputs[0].shape[1:])])
-        compiled = self._compile(model)
-        with suppress(EngineError):
-            cache.remember(name, compiled.export_model().getvalue())
-        return compiled
+    def _kept_or_compiled(self) -> openvino.CompiledModel:
+        """The graph for one picture."""
+        graph = self._graph
+
+        def compile() -> openvino.CompiledModel:
+            model = self._read()
+            model.reshape([1, *(side or 1 for side in graph.signature.inputs[0].shape[1:])])
+            return self._compile(model)
+
+        name = f"{graph.signature} {hashlib.sha256(graph.data).hexdigest()}"
+        return kept_or_compiled(name, self._options, compile)
 
     def _read(self) -> openvino.Model:
         try:
