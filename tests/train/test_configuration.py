@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtir_sdk.errors import ConfigurationError
-from dtir_train.configuration import PRESETS, Configuration, Data, Networks, Recipe
+from dtir_train.configuration import (
+    PRESETS,
+    Configuration,
+    Data,
+    Distillation,
+    Networks,
+    Recipe,
+)
 
 numbers = st.integers(1, 512)
 shares = st.floats(0, 0.5)
@@ -25,6 +32,7 @@ configurations = st.builds(
         discriminator_channels=numbers,
         backbone=st.sampled_from(["resnet18", "resnet34", "resnet50"]),
         recognizer_width=numbers,
+        upsampling=st.sampled_from(["deconvolution", "resize"]),
     ),
     st.builds(
         Data,
@@ -47,8 +55,14 @@ configurations = st.builds(
         settle_epochs=st.floats(0, 20),
         batch_size=numbers,
         learning_rate=st.floats(1e-9, 1),
+        discriminator_learning_rate=st.none() | st.floats(1e-9, 1),
         beta1=shares,
-        adversarial_loss=st.sampled_from(["least-squares", "cross-entropy"]),
+        adversarial_loss=st.sampled_from(
+            ["least-squares", "cross-entropy", "hinge", "relativistic"]
+        ),
+        gradient_penalty=weights,
+        penalty_every=numbers,
+        augment_discriminator=st.booleans(),
         adversarial_weight=weights,
         recognition_weight=weights,
         restoration_weight=weights,
@@ -60,6 +74,16 @@ configurations = st.builds(
     ),
     seed=st.integers(0, 2**63 - 1),
     start_from=st.none() | st.text(),
+    teacher=st.text(),
+    distillation=st.builds(
+        Distillation,
+        features_weight=weights,
+        cartoons_weight=weights,
+        answers_weight=weights,
+        restoration_weight=weights,
+        temperature=st.floats(1e-3, 1e3),
+        teacher_sha256=st.none() | st.text(),
+    ),
 )
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -82,6 +106,21 @@ def test_presets_come_back_from_json(name):
     assert through_json(PRESETS[name]) == PRESETS[name]
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_takes_a_recipe_that_the_paper_does_not_know(name):
+    preset, usual = PRESETS[name], Recipe()
+    for setting in (
+        "gradient_penalty",
+        "penalty_every",
+        "augment_discriminator",
+        "discriminator_learning_rate",
+    ):
+        assert getattr(preset.recipe, setting) == getattr(usual, setting)
+    assert preset.recipe.adversarial_loss in ("least-squares", "cross-entropy")
+    assert (preset.recipe.gradient_penalty, preset.teacher) == (0, None)
+    assert preset.networks.upsampling == "deconvolution"
+
+
 def test_the_paper_preset_is_the_papers_recipe():
     paper = PRESETS["paper"]
     sizes, recipe = paper.networks, paper.recipe
@@ -102,7 +141,7 @@ def test_any_setting_is_read_or_refused(data):
     document = copy.deepcopy(PRESETS["tiny"].to_json())
     document = json.loads(json.dumps(document))
     place = document
-    section = data.draw(st.sampled_from(["networks", "data", "recipe", None]))
+    section = data.draw(st.sampled_from(["networks", "data", "recipe", "distillation", None]))
     if section is not None:
         place = document[section]
     name = data.draw(st.sampled_from(sorted(place)))
@@ -127,6 +166,9 @@ def test_any_setting_is_read_or_refused(data):
         ("data", "flip", "no"),
         ("recipe", "precision", "16"),
         ("recipe", "learning_rate", None),
+        ("networks", "upsampling", "nearest"),
+        ("recipe", "adversarial_loss", "wasserstein"),
+        ("distillation", "temperature", "4"),
     ],
 )
 def test_a_setting_of_another_type_is_refused(section, name, value):
@@ -136,15 +178,53 @@ def test_a_setting_of_another_type_is_refused(section, name, value):
         Configuration.from_json(document, "run.json")
 
 
-def test_a_start_of_another_type_is_refused():
-    document = PRESETS["tiny"].to_json() | {"start_from": 3}
-    with pytest.raises(ConfigurationError, match=r"run\.json.*start_from is 3"):
+@pytest.mark.parametrize("name", ["start_from", "teacher"])
+def test_a_start_or_teacher_of_another_type_is_refused(name):
+    document = PRESETS["tiny"].to_json() | {name: 3}
+    with pytest.raises(ConfigurationError, match=rf"run\.json.*{name} is 3"):
         Configuration.from_json(document, "run.json")
 
 
+def test_weights_without_a_teacher_are_refused():
+    with pytest.raises(ConfigurationError, match="there is no teacher"):
+        Configuration(distillation=Distillation(features_weight=2.0))
+
+
+# As the bundled model's run wrote it.
+BEFORE = {
+    "networks": {
+        "image_size": 128,
+        "channels": 16,
+        "blocks": 9,
+        "discriminator_channels": 32,
+        "backbone": "resnet18",
+        "recognizer_width": 32,
+    },
+    "recipe": {
+        "epochs": 15,
+        "constant_epochs": 8,
+        "settle_epochs": 1,
+        "batch_size": 16,
+        "learning_rate": 0.0002,
+        "beta1": 0.5,
+        "adversarial_loss": "least-squares",
+        "adversarial_weight": 1.0,
+        "recognition_weight": 1.0,
+        "restoration_weight": 30.0,
+        "similarity_weight": 10.0,
+        "average": 0.999,
+        "round_to_bytes": True,
+        "jpeg_quality": None,
+        "precision": "bf16-mixed",
+    },
+}
+
+
 def test_a_configuration_from_before_the_newest_settings_is_read():
+    document = {"version": 1, "data": PRESETS["edge"].to_json()["data"], "seed": 0, **BEFORE}
+    assert Configuration.from_json(document, "run.json") == PRESETS["edge"]
     document = PRESETS["tiny"].to_json()
-    del document["start_from"], document["recipe"]["similarity_weight"]
+    del document["recipe"]["similarity_weight"]
     assert Configuration.from_json(document, "run.json") == PRESETS["tiny"]
 
 
@@ -198,6 +278,13 @@ def test_a_missing_part_is_refused(missing):
         (Recipe, "batch_size", 0),
         (Recipe, "learning_rate", 0.0),
         (Recipe, "learning_rate", float("nan")),
+        (Recipe, "discriminator_learning_rate", 0.0),
+        (Recipe, "discriminator_learning_rate", float("nan")),
+        (Recipe, "gradient_penalty", -1.0),
+        (Recipe, "gradient_penalty", float("nan")),
+        (Recipe, "penalty_every", 0),
+        (Distillation, "temperature", 0.0),
+        (Distillation, "temperature", float("inf")),
         (Recipe, "beta1", 1.0),
         (Recipe, "average", 1.0),
         (Recipe, "jpeg_quality", 0),
@@ -215,6 +302,13 @@ def test_a_bad_value_is_refused_by_name(kind, name, value):
 def test_a_bad_weight_of_a_loss_is_refused(name, value):
     with pytest.raises(ConfigurationError, match="weights of the losses"):
         Recipe(**{f"{name}_weight": value})
+
+
+@pytest.mark.parametrize("name", ["features", "cartoons", "answers", "restoration"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_bad_weight_of_the_distillation_is_refused(name, value):
+    with pytest.raises(ConfigurationError, match="weights of the distillation"):
+        Distillation(**{f"{name}_weight": value})
 
 
 @pytest.mark.parametrize("domain", ["secret", "target"])

@@ -35,7 +35,8 @@ def _recoloured(pictures: Tensor, random: torch.Generator) -> Tensor:
     grey = pictures.mean(dim=1, keepdim=True)
     pictures = grey + (pictures - grey) * saturation
     mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + (pictures - mean) * contrast
+    recoloured: Tensor = mean + (pictures - mean) * contrast
+    return recoloured
 
 
 def _shifted(pictures: Tensor, random: torch.Generator) -> Tensor:
@@ -57,4 +58,5 @@ def _cut_out(pictures: Tensor, random: torch.Generator) -> Tensor:
     middles = torch.randint(0, size + 1, (2, count, 1), generator=random)
     rows, columns = (torch.arange(size) - middles + 0.5).abs() < size / 4
     kept = ~(rows[:, None, :, None] & columns[:, None, None, :])
-    return pictures * kept.to(pictures)
+    seen: Tensor = pictures * kept.to(pictures)
+    return seen

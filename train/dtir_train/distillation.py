@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,13 +106,16 @@ class Teacher:
         self.channels = own.channels
         self._fabric = fabric
         self._restores = configuration.distillation.restoration_weight > 0
-        networks = (trained.transfer, trained.recognizer, trained.restorer)
-        for network in networks:
+        for network in (trained.transfer, trained.recognizer, trained.restorer):
             network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        calls = (trained.transfer.with_features, trained.recognizer, trained.restorer)
-        self._transfer, self._recognizer, self._restorer = (
-            (torch.compile(call) for call in calls) if compiled else calls
-        )
+        self._transfer: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+        self._transfer = trained.transfer.with_features
+        self._recognizer: Callable[[Tensor], Tensor] = trained.recognizer
+        self._restorer: Callable[[Tensor], Tensor] = trained.restorer
+        if compiled:
+            self._transfer = torch.compile(self._transfer)
+            self._recognizer = torch.compile(self._recognizer)
+            self._restorer = torch.compile(self._restorer)
 
     @torch.no_grad()
     def lesson(self, photos: Tensor) -> Lesson:

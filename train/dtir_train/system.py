@@ -92,13 +92,11 @@ class System:
             self._teacher = Teacher(configuration, labels, fabric, compiled)
         recipe, sizes = configuration.recipe, configuration.networks
         torch.manual_seed(configuration.seed)
-        transfer, restorer = (
-            Generator(sizes.channels, sizes.blocks, sizes.upsampling) for _ in range(2)
-        )
+        transfer = Generator(sizes.channels, sizes.blocks, sizes.upsampling)
         self._plain: dict[str, nn.Module] = {
             "transfer": transfer,
             "recognizer": Recognizer(len(labels), sizes.backbone, sizes.recognizer_width),
-            "restorer": restorer,
+            "restorer": Generator(sizes.channels, sizes.blocks, sizes.upsampling),
             "discriminator": Discriminator(sizes.discriminator_channels),
         }
         for network in self._plain.values():
