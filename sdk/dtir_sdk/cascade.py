@@ -15,7 +15,7 @@ from dtir_sdk.engines import Chained, EngineInfo, choose, load_chain
 from dtir_sdk.errors import EngineError
 from dtir_sdk.graphs import bundle_graph
 from dtir_sdk.parties import LARGEST_BATCH, Recognition
-from dtir_sdk.pictures import Picture, check_crops, swap_colors
+from dtir_sdk.pictures import Picture, check_crops
 
 
 @dataclass(frozen=True)
@@ -97,26 +97,32 @@ class Cascade:
             PictureError: the array has another type or shape.
             EngineError: the engine failed, is closed, or gave no finite probabilities.
         """
-        crops = swap_colors(check_crops(crops, self._size))
+        crops = check_crops(crops, self._size)
         if len(crops) == 0:
-            return Cascaded(crops, (), 0.0, 0.0)
-        starts = range(0, len(crops), LARGEST_BATCH)
-        parts = [self._infer(crops[start : start + LARGEST_BATCH]) for start in starts]
-        rows = np.concatenate([part.second for part in parts])
-        transfer, recognizer = np.sum([part.milliseconds for part in parts], axis=0).tolist()
+            return Cascaded(crops.copy(), (), 0.0, 0.0)
+        chained = self._infer(crops) if len(crops) <= LARGEST_BATCH else self._in_parts(crops)
         return Cascaded(
-            swap_colors(np.concatenate([part.first for part in parts])),
-            tuple(Recognition.of(row, self._labels) for row in rows),
-            transfer,
-            recognizer,
+            chained.first,
+            tuple(Recognition.of(row, self._labels) for row in chained.second),
+            *chained.milliseconds,
         )
 
     def close(self) -> None:
         """Frees the engine; may be called again."""
         self._chain.close()
 
+    def _in_parts(self, crops: Picture) -> Chained:
+        starts = range(0, len(crops), LARGEST_BATCH)
+        parts = [self._infer(crops[start : start + LARGEST_BATCH]) for start in starts]
+        transfer, recognizer = np.sum([part.milliseconds for part in parts], axis=0).tolist()
+        return Chained(
+            np.concatenate([part.first for part in parts]),
+            np.concatenate([part.second for part in parts]),
+            (transfer, recognizer),
+        )
+
     def _infer(self, crops: Picture) -> Chained:
         try:
-            return self._chain.infer(crops)
+            return self._chain.infer(crops, swapped=True)
         except EngineError as error:
             raise EngineError(f"transfer and recognition: {error}") from error

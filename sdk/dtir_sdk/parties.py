@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from time import perf_counter
 from typing import ClassVar, Self
 
 import numpy as np
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle, ModelName
 from dtir_sdk.closing import Closing
-from dtir_sdk.engines import EngineInfo, choose, load
+from dtir_sdk.engines import Array, EngineInfo, choose, load
 from dtir_sdk.errors import EngineError
 from dtir_sdk.graphs import bundle_graph
-from dtir_sdk.pictures import Color, Picture, check_color, check_crops, swap_colors
+from dtir_sdk.pictures import Color, Picture, check_color, check_crops
 
 # More pictures than this go through the engine in parts, so that memory stays bounded.
 LARGEST_BATCH = 16
@@ -48,8 +47,8 @@ class Recognition:
             labels: the K labels.
         """
         best = int(row.argmax())
-        values = dict(zip(labels, row.tolist(), strict=True))
-        return cls(labels[best], values[labels[best]], values)
+        values = row.tolist()
+        return cls(labels[best], values[best], dict(zip(labels, values, strict=True)))
 
 
 class _Party(Closing):
@@ -90,27 +89,18 @@ class _Party(Closing):
         """Frees the engine; may be called again. Calls after it raise `EngineError`."""
         self._engine.close()
 
-    def _run(self, crops: Picture) -> tuple[NDArray[np.generic], float]:
-        """Runs checked crops uint8 [N, S, S, 3], N of 1 or more.
-
-        Returns:
-            The output, and the milliseconds that the engine took.
-        """
-        if self._color == "bgr":
-            crops = swap_colors(crops)
-        start = perf_counter()
+    def _run(self, crops: Picture) -> Array:
+        """Runs checked crops uint8 [N, S, S, 3], N of 1 or more."""
         if len(crops) <= LARGEST_BATCH:
-            output = self._infer(crops)
-        else:
-            starts = range(0, len(crops), LARGEST_BATCH)
-            output = np.concatenate(
-                [self._infer(crops[start : start + LARGEST_BATCH]) for start in starts]
-            )
-        return output, 1e3 * (perf_counter() - start)
+            return self._infer(crops)
+        starts = range(0, len(crops), LARGEST_BATCH)
+        return np.concatenate(
+            [self._infer(crops[start : start + LARGEST_BATCH]) for start in starts]
+        )
 
-    def _infer(self, crops: Picture) -> NDArray[np.generic]:
+    def _infer(self, crops: Picture) -> Array:
         try:
-            return self._engine.infer(crops)
+            return self._engine.infer(crops, swapped=self._color == "bgr")
         except EngineError as error:
             raise EngineError(f"{type(self).__name__}: {error}") from error
 
@@ -119,29 +109,10 @@ class _PictureParty(_Party):
     """A party that gives pictures for pictures."""
 
     def __call__(self, pictures: Picture) -> Picture:
-        return self.timed(pictures)[0]
-
-    def timed(self, pictures: Picture) -> tuple[Picture, float]:
-        """Does what a call does.
-
-        Args:
-            pictures: as for a call.
-
-        Returns:
-            What a call returns, and the milliseconds that the engine itself took of it.
-
-        Raises:
-            PictureError: as for a call.
-            EngineError: as for a call.
-        """
         crops = check_crops(pictures, self.bundle.manifest.image_size)
         if len(crops) == 0:
-            return crops.copy(), 0.0
-        output, took = self._run(crops)
-        changed = output.astype(np.uint8, copy=False)
-        if self._color == "bgr":
-            changed = swap_colors(changed)
-        return changed.reshape(pictures.shape), took
+            return crops.copy()
+        return self._run(crops).reshape(pictures.shape)
 
 
 class Transfer(_PictureParty):
@@ -265,24 +236,8 @@ class Recognizer(_Party):
             PictureError: as for a call.
             EngineError: as for a call.
         """
-        return self.timed(pictures)[0]
-
-    def timed(self, pictures: Picture) -> tuple[tuple[Recognition, ...], float]:
-        """Does what `batch` does.
-
-        Args:
-            pictures: as for a call.
-
-        Returns:
-            What `batch` returns, and the milliseconds that the engine itself took of it.
-
-        Raises:
-            PictureError: as for a call.
-            EngineError: as for a call.
-        """
         labels = self.bundle.manifest.labels
-        rows, took = self._probabilities(pictures)
-        return tuple(Recognition.of(row, labels) for row in rows), took
+        return tuple(Recognition.of(row, labels) for row in self.probabilities(pictures))
 
     def probabilities(self, pictures: Picture) -> NDArray[np.float32]:
         """Returns the bare probabilities, float32 [N, K], labels in the manifest's order.
@@ -294,11 +249,7 @@ class Recognizer(_Party):
             PictureError: as for a call.
             EngineError: as for a call.
         """
-        return self._probabilities(pictures)[0]
-
-    def _probabilities(self, pictures: Picture) -> tuple[NDArray[np.float32], float]:
         crops = check_crops(pictures, self.bundle.manifest.image_size)
         if len(crops) == 0:
-            return np.zeros((0, len(self.bundle.manifest.labels)), np.float32), 0.0
-        output, took = self._run(crops)
-        return output.astype(np.float32, copy=False), took
+            return np.zeros((0, len(self.bundle.manifest.labels)), np.float32)
+        return self._run(crops)

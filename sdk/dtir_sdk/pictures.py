@@ -107,14 +107,15 @@ def _check_bytes(array: object, name: str) -> Picture:
     return array
 
 
-def swap_colors(pictures: Picture) -> Picture:
+def swap_colors(pictures: Picture, into: Picture | None = None) -> Picture:
     """Converts BGR to RGB or RGB to BGR.
 
     Args:
         pictures: uint8 [..., W, 3], contiguous.
+        into: uint8 of the same shape, contiguous, to be written; None makes a new array.
 
     Returns:
-        The same shape, the caller's own.
+        The same shape: `into`, or else the caller's own.
 
     Examples:
         >>> swap_colors(np.array([[[1, 2, 3]]], np.uint8)).tolist()
@@ -122,9 +123,10 @@ def swap_colors(pictures: Picture) -> Picture:
     """
     if pictures.size == 0:
         return pictures.copy()
-    rows = pictures.reshape(-1, pictures.shape[-2], 3)
-    swapped = cv2.cvtColor(rows, cv2.COLOR_BGR2RGB).reshape(pictures.shape)
-    return swapped.astype(np.uint8, copy=False)
+    rows = (-1, pictures.shape[-2], 3)
+    target = np.empty(pictures.shape, np.uint8) if into is None else into
+    cv2.cvtColor(pictures.reshape(rows), cv2.COLOR_BGR2RGB, target.reshape(rows))
+    return target
 
 
 def read_picture(path: str | PathLike[str], *, color: Color = "bgr") -> Picture:

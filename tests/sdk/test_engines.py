@@ -40,6 +40,14 @@ def graph(tiny) -> Graph:
     )
 
 
+def reading(tiny) -> Graph:
+    side = (None, tiny.size, tiny.size, 3)
+    signature = Signature(
+        (Tensor("transferred", "uint8", side),), (Tensor("probabilities", "float32", (None, 2)),)
+    )
+    return Graph(tiny.reader(), "recognizer.onnx", "fp32", signature)
+
+
 @pytest.fixture
 def absent(monkeypatch):
     """Makes a package look as if it were not installed."""
@@ -165,6 +173,31 @@ def test_infers(graph, name):
     for count in (1, 3, 1, 2):
         batch = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         assert np.array_equal(engine.infer(batch), 255 - batch)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_swapped_channels(graph, tiny, name):
+    """A graph that tells the channels apart sees RGB, and its pictures come back as they came."""
+    rng = np.random.default_rng(0)
+    engine = load(graph, choose(name, "cpu"))
+    reader = load(reading(tiny), choose(name, "cpu"))
+    for count in (1, 2):
+        batch = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        batch.setflags(write=False)
+        assert np.array_equal(engine.infer(batch, swapped=True), 255 - batch)
+        rgb = np.ascontiguousarray(batch[..., ::-1])
+        found = reader.infer(batch, swapped=True)
+        assert np.array_equal(found, reader.infer(rgb))
+        assert not np.array_equal(found, reader.infer(batch))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("wrong", [((1, 1, 1, 3), np.uint8), ((1, 32, 32, 3), np.float32)])
+def test_what_would_be_stretched_or_rounded_is_refused(graph, name, wrong):
+    engine = load(graph, choose(name, "cpu"))
+    shape, dtype = wrong
+    with pytest.raises(EngineError, match=f"{name} failed on a batch of 1"):
+        engine.infer(np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -316,18 +349,26 @@ def test_throughput_of_an_engine_without_it(graph):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_chain(graph, tiny, name):
-    side = (None, tiny.size, tiny.size, 3)
-    signature = Signature(
-        (Tensor("transferred", "uint8", side),), (Tensor("probabilities", "float32", (None, 2)),)
-    )
-    second = Graph(tiny.reader(), "recognizer.onnx", "fp32", signature)
+    second = reading(tiny)
     chain = load_chain(graph, second, choose(name, "cpu"))
-    batch = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    result = chain.infer(batch)
-    assert np.array_equal(result.first, 255 - batch)
     alone = load(second, choose(name, "cpu"))
-    assert np.allclose(result.second, alone.infer(result.first))
-    assert min(result.milliseconds) > 0
+    rng = np.random.default_rng(0)
+    kept = []
+    for count in (1, 3, 1, 1):
+        batch = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        result = chain.infer(batch)
+        assert np.array_equal(result.first, 255 - batch)
+        assert np.allclose(result.second, alone.infer(result.first))
+        assert min(result.milliseconds) > 0
+        swapped = chain.infer(batch, swapped=True)
+        assert np.array_equal(swapped.first, 255 - batch)
+        cartoon = np.ascontiguousarray(swapped.first[..., ::-1])
+        assert np.allclose(swapped.second, alone.infer(cartoon))
+        kept += [(result, 255 - batch), (swapped, 255 - batch)]
+    # The caller's own: what came later is not written over it.
+    assert all(np.array_equal(result.first, expected) for result, expected in kept)
+    with pytest.raises(EngineError, match=f"{name} failed on a batch of 1"):
+        chain.infer(np.zeros((1, 31, 32, 3), np.uint8))
     chain.close()
     chain.close()
     with pytest.raises(EngineError, match=r"after close\(\)"):

@@ -141,7 +141,7 @@ def test_engine_is_freed_when_the_first_run_fails(bundle, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("dtir_sdk.engines.openvino.OpenVinoEngine._infer", fail)
+    monkeypatch.setattr("dtir_sdk.engines.openvino.OpenVinoEngine._infer_swapped", fail)
     monkeypatch.setattr(base.Engine, "close", lambda self: released.append(self.info))
     with pytest.raises(EngineError, match="out of memory"):
         Transfer(bundle, engine="openvino")

@@ -183,7 +183,7 @@ def test_a_failing_engine_gives_no_picture(bundle, portrait, monkeypatch):
     def fail(*_):
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr("dtir_sdk.engines.openvino.OpenVinoEngine._infer", fail)
+    monkeypatch.setattr("dtir_sdk.engines.openvino.OpenVinoChain._infer_swapped", fail)
     with pytest.raises(EngineError, match="openvino failed on a batch of 1: device lost"):
         made(portrait)
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, get_args
 
 from dtir_sdk.engines.base import (
+    Array,
     Chain,
     Chained,
     Choice,
@@ -28,6 +29,7 @@ from dtir_sdk.engines.base import (
 from dtir_sdk.errors import ConfigurationError, EngineError
 
 __all__ = [
+    "Array",
     "Chain",
     "Chained",
     "Choice",
@@ -52,7 +54,11 @@ _ENGINES = {
     "tensorrt": ("dtir_sdk.engines.tensorrt", "TensorRtEngine"),
     "tensorrt-rtx": ("dtir_sdk.engines.tensorrt_rtx", "TensorRtRtxEngine"),
 }
-_CHAINS = {"tensorrt": "TensorRtChain", "tensorrt-rtx": "TensorRtRtxChain"}
+_CHAINS = {
+    "openvino": "OpenVinoChain",
+    "tensorrt": "TensorRtChain",
+    "tensorrt-rtx": "TensorRtRtxChain",
+}
 _ORDER: tuple[tuple[str, Device], ...] = (
     ("tensorrt", "cuda"),
     ("tensorrt-rtx", "cuda"),
@@ -154,8 +160,8 @@ def load_chain(
         mode: `latency` or `throughput`.
 
     Returns:
-        The chain: on one card without a detour through the host where the engine can, else two
-        engines one after the other. Close it when done.
+        The chain: without a copy in between, on a card without a detour through the host, where
+        the engine can; else two engines one after the other. Close it when done.
 
     Raises:
         BundleError: as `load`.
@@ -165,7 +171,7 @@ def load_chain(
     if choice.engine in _CHAINS:
         _check(choice, precision, threads, mode)
         chain: Chain = getattr(_module(choice.engine), _CHAINS[choice.engine])(
-            first, second, choice, precision
+            first, second, choice, precision, threads, mode
         )
         return chain
     engine = load(first, choice, precision, threads, mode)

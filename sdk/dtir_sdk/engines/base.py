@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.files import reason
+from dtir_sdk.pictures import swap_colors
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["auto", "bf16", "f32"]
 Mode = Literal["latency", "throughput"]
 Array = NDArray[Any]
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -154,14 +155,13 @@ class _Closable(ABC):
                 self._closed = True
                 self._release()
 
-    @contextmanager
-    def _running(self, batch: Any) -> Iterator[None]:  # noqa: ANN401
-        """Keeps other threads out; what goes wrong inside becomes an `EngineError`."""
+    def _run(self, step: Callable[[Any], _Result], batch: Any) -> _Result:  # noqa: ANN401
+        """Keeps other threads out of a step; what goes wrong in it becomes an `EngineError`."""
         with self._lock:
             if self._closed:
                 raise EngineError("used after close(): make a new one")
             try:
-                yield
+                return step(batch)
             except EngineError:
                 # It says already what is wrong.
                 raise
@@ -194,12 +194,14 @@ class Engine(_Closable):
         super().__init__(info)
         self.signature = signature
 
-    def infer(self, batch: Any) -> Array:  # noqa: ANN401
+    def infer(self, batch: Any, *, swapped: bool = False) -> Array:  # noqa: ANN401
         """Runs the graph.
 
         Args:
             batch: C-contiguous [N, ...] with N of 1 or more, of the graph's input type: a NumPy
                 array; for TensorRT also an array on the card.
+            swapped: the pictures, those taken and those given, have their channels in the other
+                order than the graph's: BGR. Of NumPy arrays only.
 
         Returns:
             [N, ...] of the graph's output type; the caller's own.
@@ -207,14 +209,18 @@ class Engine(_Closable):
         Raises:
             EngineError: the engine is closed, failed, or gave numbers that are not finite.
         """
-        with self._running(batch):
-            output = self._infer(batch)
+        output = self._run(self._infer_swapped if swapped else self._infer, batch)
         self._check_finite(output)
         return output
 
     @abstractmethod
     def _infer(self, batch: Array) -> Array:
         """Runs the graph, under the lock; may raise anything."""
+
+    def _infer_swapped(self, batch: Array) -> Array:
+        """The same on pictures in BGR, for engines to do on the way of a copy that they make."""
+        output = self._infer(swap_colors(batch))
+        return swap_colors(output) if output.ndim == batch.ndim else output
 
 
 @dataclass(frozen=True)
@@ -239,11 +245,12 @@ class Chain(_Closable):
         info: what it is and why it was picked.
     """
 
-    def infer(self, batch: Any) -> Chained:  # noqa: ANN401
+    def infer(self, batch: Any, *, swapped: bool = False) -> Chained:  # noqa: ANN401
         """Runs both graphs.
 
         Args:
             batch: as for `Engine.infer`.
+            swapped: likewise.
 
         Returns:
             Both outputs and the times.
@@ -251,14 +258,18 @@ class Chain(_Closable):
         Raises:
             EngineError: as for `Engine.infer`.
         """
-        with self._running(batch):
-            chained = self._infer(batch)
+        chained = self._run(self._infer_swapped if swapped else self._infer, batch)
         self._check_finite(chained.first, chained.second)
         return chained
 
     @abstractmethod
     def _infer(self, batch: Array) -> Chained:
         """Runs both graphs, under the lock; may raise anything."""
+
+    def _infer_swapped(self, batch: Array) -> Chained:
+        """The same on pictures in BGR, for chains to do on the way of a copy that they make."""
+        chained = self._infer(swap_colors(batch))
+        return replace(chained, first=swap_colors(chained.first))
 
 
 class EngineChain(Chain):

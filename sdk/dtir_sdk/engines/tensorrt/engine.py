@@ -23,7 +23,7 @@ from dtir_sdk.engines.base import (
 from dtir_sdk.engines.tensorrt import cuda as cuda_module
 from dtir_sdk.engines.tensorrt.building import BuildOptions
 from dtir_sdk.engines.tensorrt.cuda import Cuda
-from dtir_sdk.engines.tensorrt.execution import Execution
+from dtir_sdk.engines.tensorrt.execution import Execution, Ran
 from dtir_sdk.engines.tensorrt.library import (
     LibraryName,
     missing,
@@ -163,10 +163,12 @@ class TensorRtEngine(Engine):
         Raises:
             EngineError: as `infer`; also where the output does not fit.
         """
-        with self._running(batch):
-            loaded = self._loaded
-            ran = loaded.execution.run(loaded.source(batch), [loaded.target(output, 0)])
-        self._check_finite(ran.outputs[0])
+        loaded = self._loaded
+
+        def run(given: Any) -> Ran:  # noqa: ANN401
+            return loaded.execution.run(loaded.source(given), [loaded.target(output, 0)])
+
+        self._check_finite(self._run(run, batch).outputs[0])
 
     def _infer(self, batch: Array) -> Array:
         output = self._loaded.execution.run(self._loaded.source(batch)).outputs[0]
@@ -186,7 +188,9 @@ class TensorRtChain(Chain):
         first: the graph that takes the batch.
         second: the graph that takes what the first one gives.
         choice: why this engine.
-        precision: as for `TensorRtEngine`.
+        precision: as for `TensorRtEngine`, as those that follow.
+        threads: must be None.
+        mode: must be `latency`.
 
     Raises:
         BundleError: a graph's signature is wrong.
@@ -195,7 +199,15 @@ class TensorRtChain(Chain):
 
     name: ClassVar[LibraryName] = "tensorrt"
 
-    def __init__(self, first: Graph, second: Graph, choice: Choice, precision: Precision) -> None:
+    def __init__(
+        self,
+        first: Graph,
+        second: Graph,
+        choice: Choice,
+        precision: Precision,
+        threads: int | None = None,  # noqa: ARG002  # refused by `load_chain`
+        mode: Mode = "latency",  # noqa: ARG002  # likewise
+    ) -> None:
         self._loaded = _Loaded(self.name, [first, second], choice, precision)
         super().__init__(self._loaded.info)
 
@@ -218,10 +230,13 @@ class TensorRtChain(Chain):
         Raises:
             EngineError: as `infer`; also where an output does not fit.
         """
-        with self._running(batch):
-            loaded = self._loaded
+        loaded = self._loaded
+
+        def run(given: Any) -> Ran:  # noqa: ANN401
             targets = [loaded.target(first, 0), loaded.target(second, 1)]
-            ran = loaded.execution.run(loaded.source(batch), targets)
+            return loaded.execution.run(loaded.source(given), targets)
+
+        ran = self._run(run, batch)
         self._check_finite(*ran.outputs)
         return ran.milliseconds[0], ran.milliseconds[1]
 
