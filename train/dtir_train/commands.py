@@ -11,6 +11,7 @@ import tyro
 
 from dtir_train.configuration import PRESETS, Configuration
 from dtir_train.evaluation.summary import summary
+from dtir_train.evaluation.table_3 import table_3
 from dtir_train.training import Execution, dry_run, fit, resume
 
 # What Fabric tells about its choices is said in the configuration already.
@@ -70,6 +71,7 @@ def resume_command(
 
 evaluate = tyro.extras.SubcommandApp()
 evaluate.command(summary)
+evaluate.command(table_3, name="table-3")
 
 app.command(
     evaluate, name="evaluate", help="Measure a bundle or a run: the paper's tables, and more."

@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -148,16 +148,13 @@ def plot(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[
     return figure, list(plots.flat)
 
 
-def bars(
-    groups: Sequence[str], series: dict[str, Sequence[float | None]], unit: str, floor: float = 0.0
-) -> bytes:
+def bars(groups: Sequence[str], series: Mapping[str, Sequence[float | None]], unit: str) -> bytes:
     """Draws groups of bars, a colour each series, with their values above them.
 
     Args:
         groups: names below the bars.
         series: its name to a value for each group; None leaves a gap.
         unit: of the values, on the upright axis.
-        floor: where that axis starts.
 
     Returns:
         A PNG.
@@ -173,7 +170,6 @@ def bars(
         axes.bar_label(drawn, fmt="%.1f", fontsize=7)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel(unit)
-    axes.set_ylim(bottom=floor)
     axes.margins(y=0.15)
     figure.legend(loc="outside upper center", ncols=len(series), frameon=False)
     return as_png(figure)

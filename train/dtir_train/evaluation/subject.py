@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +18,13 @@ from dtir_train.evaluation.systems import TrainedSystem
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is measured, and on which pictures.
+class Setting:
+    """Which system is measured, on which pictures.
 
     Attributes:
         secret: sources of private photos with labels.
         system: folder of a bundle or of a run, or a checkpoint; by default the bundle that comes
             with dtir.
-        attribute: column of the label; by default the system's.
         align: find and cut out faces; off for pictures that are not faces.
         preset: gives the size of the recognizers that are trained to compare; by default the
             run's own, and those of `edge` for a bundle.
@@ -36,22 +35,35 @@ class Subject:
 
     secret: tuple[str, ...]
     system: Annotated[Path | None, tyro.conf.Positional] = None
-    attribute: str | None = None
-    align: bool = True
-    preset: PresetName | None = None
-    limit: int | None = None
-    seed: int = 0
-    output: Path = Path("evaluation")
+    align: bool = field(default=True, kw_only=True)
+    preset: PresetName | None = field(default=None, kw_only=True)
+    limit: int | None = field(default=None, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    output: Path = field(default=Path("evaluation"), kw_only=True)
 
-    def data(self, system: TrainedSystem, target: tuple[str, ...] = ("generated",)) -> Data:
+    def labelled(self, attribute: str, target: tuple[str, ...] = ("generated",)) -> Data:
         """Returns the sources, and how training pictures are varied.
 
         Args:
-            system: gives the attribute where none was named.
+            attribute: column of the label.
             target: sources of target pictures.
         """
-        attribute = self.attribute or system.attribute
         return Data(self.secret, target, attribute, align=self.align, limit=self.limit)
+
+
+@dataclass(frozen=True)
+class Subject(Setting):
+    """A setting in which the system's own label is read.
+
+    Attributes:
+        attribute: column of the label; by default the system's.
+    """
+
+    attribute: str | None = None
+
+    def data(self, system: TrainedSystem, target: tuple[str, ...] = ("generated",)) -> Data:
+        """Returns what `labelled` does, for the label that was named or else the system's."""
+        return self.labelled(self.attribute or system.attribute, target)
 
 
 def load_train(data: Data, system: TrainedSystem) -> Pictures:
@@ -79,32 +91,39 @@ def load_tests(data: Data, system: TrainedSystem) -> dict[str, Pictures]:
     return tests
 
 
-def values_of(pictures: Pictures, source: str, attribute: str) -> NDArray[np.str_]:
+def values_of(pictures: Pictures, sources: tuple[str, ...], attribute: str) -> NDArray[np.str_]:
     """Reads another column for pictures that are decoded already.
 
     Args:
-        pictures: of this one source.
-        source: a folder or zip.
+        pictures: of these sources.
+        sources: folders or zips.
         attribute: column of the label, or `identity`.
 
     Returns:
-        The values as the source writes them, str [N].
+        The values as the sources write them, str [N].
 
     Raises:
-        DataError: where the source has no such column.
+        DataError: where a source has no such column.
     """
-    opened = open_source(Path(source), attribute)
-    values = {f"{opened.path}/{entry.name}": entry.label for entry in opened.entries}
+    values: dict[str, str] = {}
+    for source in sources:
+        opened = open_source(Path(source), attribute)
+        values |= {f"{opened.path}/{entry.name}": entry.label for entry in opened.entries}
     return np.array([values[name] for name in pictures.names])
 
 
-def flags_of(pictures: Pictures, source: str, attributes: tuple[str, ...]) -> NDArray[np.int64]:
+def flags_of(
+    pictures: Pictures, sources: tuple[str, ...], attributes: tuple[str, ...]
+) -> NDArray[np.int64]:
     """Reads several columns of 0 and 1: int64 [N, A]. Arguments and errors as `values_of`."""
     columns = []
     for attribute in attributes:
-        values = values_of(pictures, source, attribute)
+        values = values_of(pictures, sources, attribute)
         if not np.isin(values, ("0", "1")).all():
-            raise DataError(f"{source}: the column {attribute} holds more than 0 and 1")
+            raise DataError(
+                f"{', '.join(sources)}: the column {attribute} holds more than 0 and 1: "
+                "name others with --attributes"
+            )
         columns.append(values.astype(np.int64))
     return np.stack(columns, axis=1)
 
