@@ -22,8 +22,8 @@ import numpy as np
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.pictures import Picture
 
+# All but `bytes`, against which the others are measured.
 STANDARD_CHANNELS = (
-    "bytes",
     "jpeg-95",
     "jpeg-75",
     "jpeg-50",
