@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from dtir_sdk.engines import Graph, choose, load, load_chain, problems
+from dtir_sdk.engines.tensorrt import BatchRange, BuildOptions, open_library
 from dtir_sdk.engines.tensorrt import library as library_module
+from dtir_sdk.engines.tensorrt.cuda import Cuda
+from dtir_sdk.engines.tensorrt.execution import Execution
+from dtir_sdk.engines.tensorrt.loading import load_stage
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError
 
 KINDS = ("8.6.1", "10.9", "11.0", "rtx")
@@ -126,7 +130,7 @@ def test_recordings_are_bounded(machine, fakes, transfer):
         (lambda f: f.GpuArray(pictures(1), device=1), "lies on GPU 1, the engine on GPU 0"),
         (lambda _: np.zeros((1, 31, 32, 3), np.uint8), r"the batch is uint8 \[1, 31, 32, 3\]"),
         (lambda _: np.zeros((1, 32, 32, 3)), "the batch is float64"),
-        (lambda _: pictures(17), "a batch of 17 is outside the engine's profile, 1 to 16"),
+        (lambda _: pictures(17), "a batch of 17 is outside the profiles .* 1 to 1 and 2 to 16"),
         (lambda _: pictures(0), "a batch of 0 is outside"),
     ],
 )
@@ -137,6 +141,23 @@ def test_wrong_batches(machine, fakes, transfer, make, words):
         engine.infer(make(fakes))
     assert fake.driver.contexts == []
     assert (engine.infer(pictures(1)) == 255 - pictures(1)).all()
+
+
+def test_a_batch_between_the_profiles(machine, transfer):
+    fake = machine()
+    library, cuda = open_library("tensorrt"), Cuda()
+    options = BuildOptions(batches=(BatchRange(1, 1, 1), BatchRange(4, 4, 8)))
+    loaded = load_stage(library, cuda, transfer, "auto", options=options)
+    execution = Execution(library, cuda, [loaded.stage])
+    for count in (1, 4, 8):
+        assert np.array_equal(execution.run(pictures(count)).outputs[0], 255 - pictures(count))
+    for count in (2, 9):
+        with pytest.raises(EngineError, match=f"a batch of {count} .* 1 to 1 and 4 to 8"):
+            execution.run(pictures(count))
+    execution.close()
+    assert fake.driver.leftovers() == {}
+    # Of other profiles, so the SDK's own engine is another one.
+    assert "anew" in load(transfer, choose("tensorrt")).info.reason
 
 
 def test_wrong_outputs(machine, fakes, transfer):

@@ -227,11 +227,13 @@ class Execution:
     ) -> None:
         if self._closed:
             raise EngineError("used after close(): make a new one")
-        if not 1 <= count <= self.largest:
-            raise EngineError(
-                f"a batch of {count} is outside the engine's profile, 1 to {self.largest}: "
-                "give it in parts, or build for larger batches"
-            )
+        for stage in self._stages:
+            if not any(count in batches for batches in stage.batches):
+                served = " and ".join(f"{one.least} to {one.most}" for one in stage.batches)
+                raise EngineError(
+                    f"a batch of {count} is outside the profiles of {stage.file}, which serve "
+                    f"{served}: give it in parts, or build for such batches"
+                )
         for target in targets:
             if target is not None and target.count != count:
                 raise EngineError(f"the batch holds {count} and an output {target.count}")
