@@ -158,8 +158,8 @@ class DistillationLosses:
     """How far the student is from its teacher; scalars.
 
     Attributes:
-        features: mean squared difference as a share of the variance of the teacher's features,
-            mean of both places.
+        features: mean squared difference as a share of the variance of the teacher's features of a
+            picture, mean over pictures and both places.
         cartoons: mean absolute difference, pictures in [-1, 1], and 1 - SSIM, added.
         answers: Kullback-Leibler divergence of the labels' probabilities at the temperature, times
             its square.
@@ -196,7 +196,7 @@ def distillation_losses(
     if lesson is None:
         return DistillationLosses(nothing, nothing, nothing, nothing, nothing)
     missed = [
-        functional.mse_loss(own, taught) / taught.var()
+        ((own - taught).square().mean(dim=(1, 2, 3)) / taught.var(dim=(1, 2, 3))).mean()
         for own, taught in zip(features, lesson.features, strict=True)
     ]
     matching = 0.5 * (missed[0] + missed[1])
