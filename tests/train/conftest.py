@@ -66,14 +66,15 @@ def small() -> Callable[..., Configuration]:
 
 @dataclass(frozen=True)
 class Command:
-    """`dtir-train` in a process of its own."""
+    """`dtir-train` in a process of its own, or in those that a launcher starts."""
 
     script: Path
+    launcher: tuple[str, ...] = ()
 
     def start(self, *arguments: object, **options) -> subprocess.Popen[str]:
         environment = dict(os.environ, OMP_NUM_THREADS="1")
         return subprocess.Popen(
-            [sys.executable, str(self.script), *map(str, arguments)],
+            [sys.executable, *self.launcher, str(self.script), *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

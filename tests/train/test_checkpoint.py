@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dtir_sdk.errors import ConfigurationError, OutputError
@@ -20,8 +21,9 @@ from dtir_train.checkpoint import (
     load_trained,
     save_checkpoint,
 )
-from dtir_train.configuration import Configuration, Data, Networks
+from dtir_train.configuration import PRESETS, Configuration, Data, Networks
 from dtir_train.networks import Generator, Recognizer
+from dtir_train.run_folder import CONFIGURATION_NAME, write_configuration
 
 SIZES = Networks(32, 4, 1, 4, "resnet18", 4)
 CONFIGURATION = Configuration(SIZES, Data(attribute="shape", align=False), seed=3)
@@ -148,7 +150,7 @@ def test_a_file_of_another_kind_is_an_error(tmp_path):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "dtir-checkpoint-2"}])
+@pytest.mark.parametrize("metadata", [None, {"format": "dtir-checkpoint-3"}])
 def test_other_peoples_safetensors_are_an_error(tmp_path, metadata):
     path = tmp_path / CHECKPOINT_NAME
     save_file({"weight": torch.zeros(2)}, path, metadata)
@@ -183,11 +185,70 @@ def test_broken_metadata_is_an_error(tmp_path, name, value):
         load_checkpoint(path)
 
 
+def stored(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+@pytest.mark.parametrize("part", ["tensor", "name", "shape", "step", "labels", "sha256", "none"])
+def test_a_changed_checkpoint_is_an_error(tmp_path, checkpoint, part):
+    path = tmp_path / CHECKPOINT_NAME
+    save_checkpoint(checkpoint, path)
+    tensors, metadata = stored(path)
+    first = next(iter(tensors))
+    if part == "tensor":
+        tensors[first].view(-1)[0] += 1e-6
+    elif part == "name":
+        tensors["transfer/new"] = tensors.pop(first)
+    elif part == "shape":
+        tensors[first] = tensors[first].reshape(1, -1)
+    elif part == "step":
+        metadata["step"] = "8"
+    elif part == "labels":
+        metadata["labels"] = json.dumps(["square", "disc"])
+    elif part == "sha256":
+        metadata["sha256"] = "0" * 64
+    else:
+        del metadata["sha256"]
+    save_file(tensors, path, metadata)
+    with pytest.raises(ConfigurationError, match=r"damaged or changed .*SHA-256") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_from_before_the_hash_is_read(tmp_path, checkpoint):
+    path = tmp_path / CHECKPOINT_NAME
+    save_checkpoint(checkpoint, path)
+    tensors, metadata = stored(path)
+    del metadata["sha256"]
+    save_file(tensors, path, metadata | {"format": "dtir-checkpoint-1"})
+    assert load_checkpoint(path).step == checkpoint.step
+
+
+def test_a_checkpoint_of_another_preset_in_a_runs_folder_is_an_error(tmp_path, checkpoint):
+    save_checkpoint(checkpoint, tmp_path / CHECKPOINT_NAME)
+    write_configuration(tmp_path, CONFIGURATION)
+    assert load_checkpoint(tmp_path).step == 7
+    write_configuration(tmp_path, PRESETS["tiny"])
+    for load in (load_checkpoint, load_trained):
+        with pytest.raises(ConfigurationError, match=r"another configuration .*put back"):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("version", [0, 2, None])
+def test_a_runs_folder_of_another_version_is_an_error(tmp_path, checkpoint, version):
+    save_checkpoint(checkpoint, tmp_path / CHECKPOINT_NAME)
+    values = CONFIGURATION.to_json() | {"version": version}
+    (tmp_path / CONFIGURATION_NAME).write_text(json.dumps(values))
+    for load in (load_checkpoint, load_trained):
+        with pytest.raises(ConfigurationError, match=f"version {version}, .*the dtir that wrote"):
+            load(tmp_path)
+
+
 @settings(max_examples=150)
 @given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
-def test_a_changed_byte_is_noticed_or_harmless(tmp_path_factory, place, change):
-    folder = tmp_path_factory.mktemp("changed")
-    path = folder / CHECKPOINT_NAME
+def test_a_changed_byte_is_noticed(tmp_path_factory, place, change):
+    path = tmp_path_factory.mktemp("changed") / CHECKPOINT_NAME
     made = Checkpoint(CONFIGURATION, LABELS, 7, {"transfer": {"weight": torch.zeros(2)}})
     save_checkpoint(made, path)
     stream = bytearray(path.read_bytes())
@@ -198,7 +259,9 @@ def test_a_changed_byte_is_noticed_or_harmless(tmp_path_factory, place, change):
     except ConfigurationError as error:
         assert CHECKPOINT_NAME in str(error)
     else:
-        assert isinstance(read, Checkpoint)
+        # What JSON takes for the same: a space for another, a letter for its escape.
+        assert (read.configuration, read.labels, read.step) == (CONFIGURATION, LABELS, 7)
+        assert torch.equal(read.tensors["transfer"]["weight"], torch.zeros(2))
 
 
 def test_trained_networks_have_the_averaged_weights(tmp_path, checkpoint):

@@ -28,7 +28,8 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         about = self.running_mean.detach().clone().view(1, -1, 1, 1)
         centred = input.float() - about
         moments = torch.stack([centred.mean(dim=(0, 2, 3)), centred.square().mean(dim=(0, 2, 3))])
-        mean, square = _Sum.apply(moments) / processes
+        total: Tensor = _Sum.apply(moments)  # type: ignore[no-untyped-call]  # torch's own has none
+        mean, square = total / processes
         variance = (square - mean.square()).clamp(min=0)
         with torch.no_grad():
             count = processes * input.numel() / input.shape[1]

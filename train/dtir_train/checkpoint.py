@@ -2,11 +2,13 @@
 
 The file's metadata holds the configuration, the labels and the step; its tensors are named
 `<group>/<name>`: the networks, their averaged weights and the optimizers' states. Since batches
-are a function of the step, no random state is needed.
+are a function of the step, no random state is needed. A SHA-256 of all of it, in the metadata too,
+tells of damage and of careless changes; it is no signature.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -22,9 +24,12 @@ from torch import Tensor
 from dtir_sdk.errors import ConfigurationError, OutputError
 from dtir_train.configuration import Configuration
 from dtir_train.networks import Generator, Recognizer
+from dtir_train.run_folder import CONFIGURATION_NAME, read_configuration
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
-_FORMAT = "dtir-checkpoint-1"
+_FORMAT = "dtir-checkpoint-2"
+# Written before checkpoints had a SHA-256.
+_FORMAT_WITHOUT_HASH = "dtir-checkpoint-1"
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "labels": json.dumps(checkpoint.labels),
         "step": str(checkpoint.step),
     }
+    metadata["sha256"] = _sha256(tensors, metadata)
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,27 +102,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
         path: the file, or the folder of the run.
 
     Raises:
-        ConfigurationError: where it is missing, truncated, or not one of ours.
+        ConfigurationError: where it is missing, truncated, changed, not one of ours, or of another
+            configuration than the folder's.
     """
+    folder = path if path.is_dir() else None
     if path.is_dir():
         path = path / CHECKPOINT_NAME
     if not path.is_file():
         raise ConfigurationError(f"{path}: no checkpoint there: train with `dtir-train fit` first")
-    tensors: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            for key in file.keys():  # noqa: SIM118, safe_open is no mapping
-                group, _, name = key.rpartition("/")
-                tensors.setdefault(group, {})[name] = file.get_tensor(key)
+            stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
     except (SafetensorError, OSError) as error:
         raise ConfigurationError(
             f"{path}: truncated or not a checkpoint ({error}): use an earlier one"
         ) from error
-    if metadata.get("format") != _FORMAT:
+    if metadata.get("format") not in (_FORMAT, _FORMAT_WITHOUT_HASH):
         raise ConfigurationError(
             f"{path}: not a checkpoint of this dtir (format {metadata.get('format')!r}, "
             f"expected {_FORMAT!r})"
+        )
+    if metadata["format"] == _FORMAT and metadata.get("sha256") != _sha256(stored, metadata):
+        raise ConfigurationError(
+            f"{path}: damaged or changed since it was written (its SHA-256 differs): use an "
+            "earlier one"
         )
     try:
         configuration = Configuration.from_json(json.loads(metadata["configuration"]), path)
@@ -124,7 +134,33 @@ def load_checkpoint(path: Path) -> Checkpoint:
         step = int(metadata["step"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"{path}: broken metadata ({error})") from error
+    if folder is not None and (folder / CONFIGURATION_NAME).exists():
+        _check_configuration(configuration, folder)
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in stored.items():
+        group, _, name = key.rpartition("/")
+        tensors.setdefault(group, {})[name] = tensor
     return Checkpoint(configuration, labels, step, tensors)
+
+
+def _check_configuration(configuration: Configuration, folder: Path) -> None:
+    if configuration != read_configuration(folder):
+        raise ConfigurationError(
+            f"{folder / CHECKPOINT_NAME} belongs to another configuration than "
+            f"{folder / CONFIGURATION_NAME}: put back the one of the two that was changed"
+        )
+
+
+def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of all tensors, by name, and of the metadata but for the hash itself."""
+    digest = hashlib.sha256()
+    described = {name: value for name, value in metadata.items() if name != "sha256"}
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 def load_trained(path: Path) -> TrainedNetworks:

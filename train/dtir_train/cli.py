@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from dtir_sdk.errors import ConfigurationError, DtirError
-
-FAILED, INTERRUPTED = 2, 130
+from dtir_train.ending import FAILED, INTERRUPTED, tells
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,9 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(arguments)
     except DtirError as error:
-        sys.exit(_failed(str(error), FAILED))
-    except KeyboardInterrupt:
-        sys.exit(_failed("stopped; go on with `dtir-train resume RUN`", INTERRUPTED))
+        _say(str(error), error)
+        sys.exit(FAILED)
+    except KeyboardInterrupt as error:
+        _say("stopped; go on with `dtir-train resume RUN`", error)
+        sys.exit(INTERRUPTED)
 
 
 def _run(arguments: Sequence[str] | None) -> None:
@@ -35,6 +36,6 @@ def _run(arguments: Sequence[str] | None) -> None:
     app.cli(args=arguments, prog="dtir-train", description="Train and evaluate dtir.")
 
 
-def _failed(message: str, code: int) -> int:
-    sys.stderr.write(f"dtir-train: error: {message}\n")
-    return code
+def _say(message: str, error: DtirError | KeyboardInterrupt) -> None:
+    if tells(error):
+        sys.stderr.write(f"dtir-train: error: {message}\n")

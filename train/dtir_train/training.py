@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.progress import (
@@ -21,16 +23,26 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from dtir_sdk.errors import ConfigurationError, OutputError, TrainingError
+from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
 from dtir_train.channel import send
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from dtir_train.configuration import Configuration
 from dtir_train.datasets import Batch, Batches, Pictures, load_secret, load_target
 from dtir_train.datasets.batches import photos_of
 from dtir_train.distillation import with_teacher_hash
+from dtir_train.distributed import (
+    Device,
+    World,
+    join,
+    launch,
+    launched,
+    losing_no_process,
+    processes_asked_for,
+)
 from dtir_train.run_folder import (
     MetricsFile,
     read_configuration,
@@ -40,19 +52,20 @@ from dtir_train.run_folder import (
 from dtir_train.schedule import Schedule
 from dtir_train.system import StepMetrics, System
 
-Device = Literal["auto", "cpu", "cuda"]
-
 _GRID_COLUMNS = 8
+_VALIDATED_AT_ONCE = 64
+_LONGEST_TIMEOUT = 86_400
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is carried out; none of it changes what is learnt, but for rounding, and each
-    process's own random variation.
+    """How a run is carried out; none of it changes what is learnt, but for rounding.
 
     Attributes:
         device: where to train; "auto" takes CUDA where there is a GPU.
-        processes: of this machine, each with a share of the batch; under torchrun, its own count.
+        processes: to start on this machine, each with a share of the batch; to be left out under
+            torchrun, which starts them itself.
+        timeout: seconds to wait for another process before the run is given up.
         compiled: compile the networks with torch.compile, which needs a C++ compiler.
         log_every: steps between two lines of metrics.
         save_every: steps between two checkpoints.
@@ -61,6 +74,7 @@ class Execution:
 
     device: Device = "auto"
     processes: int = 1
+    timeout: float = 1800.0
     compiled: bool = False
     log_every: int = 50
     save_every: int = 500
@@ -70,6 +84,10 @@ class Execution:
         for name in ("processes", "log_every", "save_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if not 1 <= self.timeout <= _LONGEST_TIMEOUT:
+            raise ConfigurationError(
+                f"timeout is {self.timeout}: it must be from 1 to {_LONGEST_TIMEOUT} seconds"
+            )
 
 
 @dataclass(frozen=True)
@@ -96,157 +114,210 @@ def fit(configuration: Configuration, folder: Path, execution: Execution) -> Non
     Raises:
         ConfigurationError: where the folder holds a run already.
         DataError: where the data cannot be used.
-        TrainingError: at the first loss that is not finite.
+        TrainingError: at the first loss that is not finite, and where another process is lost.
         OutputError: where the folder cannot be written.
+        SystemExit: where one of several processes that this one started has failed.
     """
-    if (folder / CHECKPOINT_NAME).exists():
-        raise ConfigurationError(
-            f"{folder} holds a run already: continue it with `dtir-train resume {folder}`, or "
-            "name another folder with --run"
-        )
-    configuration = with_teacher_hash(configuration)
-    write_configuration(folder, configuration)
-    _train(configuration, folder, execution)
+    if _launches(configuration, execution):
+        return
+    with _joined(configuration, execution) as (fabric, world):
+        noted = world.together(lambda: _begin(folder, configuration, world.rank == 0))
+        _train(noted, folder, execution, fabric, world)
 
 
 def resume(folder: Path, execution: Execution) -> None:
     """Goes on with a run that was stopped, exactly as if it had not been.
 
-    Errors as `fit`; ConfigurationError where there is no run.
+    Another number of processes than before changes rounding only. Errors as `fit`;
+    ConfigurationError where there is no run.
     """
-    _train(read_configuration(folder), folder, execution)
+    configuration = read_configuration(folder)
+    if _launches(configuration, execution):
+        return
+    with _joined(configuration, execution) as (fabric, world):
+        _train(configuration, folder, execution, fabric, world)
 
 
 def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
     """Does one step on real data and asserts that every parameter got a gradient.
 
     Returns:
-        Lines that say what was done.
+        Lines that say what was done; none where this is not the first of several processes.
 
     Raises:
         TrainingError: naming the parameters without a finite gradient.
         DataError: where the data cannot be used.
     """
-    fabric = _launched(configuration, execution)
-    system, batches = _system(configuration, fabric, execution)
-    began = time.perf_counter()
-    metrics = system.train_step(_on_device(batches[0], fabric), 1e-6, settling=False)
-    seconds = time.perf_counter() - began
-    missing = system.parameters_without_gradient()
-    if missing:
-        raise TrainingError(f"no finite gradient in: {', '.join(missing)}")
-    schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
-    return [
-        f"{batches.steps_an_epoch} steps an epoch, {schedule.steps} in all",
-        f"one step took {seconds:.2f} s, total loss {float(metrics.total):.3f}",
-        "every parameter of the four networks has a finite gradient",
-    ]
+    if _launches(configuration, execution):
+        return []
+    with _joined(configuration, execution) as (fabric, world):
+        system, batches = _system(configuration, fabric, world, execution)
+        began = time.perf_counter()
+        metrics = system.train_step(on_device(batches[0], fabric), 1e-6, settling=False)
+        seconds = time.perf_counter() - began
+        missing = system.parameters_without_gradient()
+        if missing:
+            raise TrainingError(f"no finite gradient in: {', '.join(missing)}")
+        schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
+        total = _mean_over_processes(metrics, fabric)["total"]
+        lines = [
+            f"{batches.steps_an_epoch} steps an epoch, {schedule.steps} in all",
+            f"one step took {seconds:.2f} s, total loss {total:.3f}",
+            "every parameter of the four networks has a finite gradient",
+        ]
+        return lines if world.rank == 0 else []
 
 
-def _train(configuration: Configuration, folder: Path, execution: Execution) -> None:
-    fabric = _launched(configuration, execution)
-    system, batches = _system(configuration, fabric, execution)
-    checkpoint = folder / CHECKPOINT_NAME
-    if checkpoint.is_file():
-        saved = load_checkpoint(checkpoint)
-        if saved.configuration != configuration or saved.labels != system.labels:
-            raise ConfigurationError(
-                f"{checkpoint} belongs to another configuration than {folder}/configuration.json"
-            )
-        system.resume(saved)
-    elif configuration.start_from is not None:
-        system.start_from(load_checkpoint(Path(configuration.start_from)))
-    size = configuration.networks.image_size
-    held_out = _validation_pictures(configuration, size)
-    schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
-    log = MetricsFile(folder, system.step) if fabric.is_global_zero else None
-    with (
-        _board(folder, system.step, fabric.is_global_zero) as board,
-        _progress(schedule.steps, system.step, fabric.is_global_zero) as (bar, task),
-    ):
-        while system.step < schedule.steps:
-            step = system.step
-            batch = _on_device(batches[step], fabric)
-            metrics = system.train_step(batch, schedule.rate(step), schedule.settles(step))
-            _stop_unless_finite(metrics, system.step, checkpoint, fabric)
-            last = system.step == schedule.steps
-            bar.update(task, completed=system.step)
-            values: dict[str, float] = {}
-            if system.step % execution.log_every == 0 or last:
-                values |= {k: float(v) for k, v in dataclasses.asdict(metrics).items()}
-                bar.update(task, losses=_summary(values))
-            if log is not None and (system.step % execution.validate_every == 0 or last):
-                measured = _validate(system, held_out, fabric)
-                values |= {
-                    "validation_accuracy": measured.accuracy,
-                    "validation_psnr": measured.psnr,
-                }
-                bar.console.print(
-                    f"step {system.step}: validation accuracy {measured.accuracy:.2%}, "
-                    f"restored {measured.psnr:.2f} dB"
-                )
-                _save_samples(system, held_out, batch, fabric, folder)
-            if values:
-                _record(log, board, system.step, values)
-            if log is not None and (system.step % execution.save_every == 0 or last):
-                _save(system, checkpoint)
-
-
-def _launched(configuration: Configuration, execution: Execution) -> Fabric:
-    processes = execution.processes
+def _launches(configuration: Configuration, execution: Execution) -> bool:
+    """Checks how many processes share a batch, and starts them where nobody has yet."""
+    processes = processes_asked_for(execution.processes)
     if configuration.recipe.batch_size % processes:
         raise ConfigurationError(
             f"batch_size {configuration.recipe.batch_size} cannot be shared by {processes} "
             "processes: choose a multiple"
         )
-    if execution.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("--device cuda: torch finds no CUDA GPU here; use --device cpu")
-    fabric = Fabric(
-        accelerator=execution.device,
-        devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
-        precision=configuration.recipe.precision,
-    )
-    fabric.launch()
-    return fabric
+    if processes == 1 or launched():
+        return False
+    launch(processes)
+    return True
+
+
+@contextmanager
+def _joined(configuration: Configuration, execution: Execution) -> Iterator[tuple[Fabric, World]]:
+    precision = configuration.recipe.precision
+    fabric, world = join(execution.device, precision, execution.timeout)
+    with losing_no_process(execution.timeout):
+        yield fabric, world
+
+
+def _begin(folder: Path, configuration: Configuration, first: bool) -> Configuration:
+    """Lets the first process make the run's folder; returns what is to be trained."""
+    if first and (folder / CHECKPOINT_NAME).exists():
+        raise ConfigurationError(
+            f"{folder} holds a run already: continue it with `dtir-train resume {folder}`, or "
+            "name another folder with --run"
+        )
+    configuration = with_teacher_hash(configuration)
+    if first:
+        write_configuration(folder, configuration)
+    return configuration
+
+
+def _train(
+    configuration: Configuration, folder: Path, execution: Execution, fabric: Fabric, world: World
+) -> None:
+    system, batches = _system(configuration, fabric, world, execution)
+    held_out = _validation_pictures(configuration, world)
+    checkpoint = folder / CHECKPOINT_NAME
+    world.together(lambda: _take_up(system, folder))
+    if len(set(world.gather(system.step))) > 1:
+        raise ConfigurationError(
+            f"{checkpoint}: not every process finds the same checkpoint there: the run's folder "
+            "must be on a disk that all machines share"
+        )
+    schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
+    first = world.rank == 0
+    log = MetricsFile(folder, system.step) if first else None
+    with (
+        _board(folder, system.step, first) as board,
+        _progress(schedule.steps, system.step, first) as (bar, task),
+    ):
+        for made in batches.prepared(system.step, schedule.steps):
+            step, batch = system.step, on_device(made, fabric)
+            metrics = system.train_step(batch, schedule.rate(step), schedule.settles(step))
+            losses = _mean_over_processes(metrics, fabric)
+            _stop_unless_finite(losses, system.step, checkpoint)
+            last = system.step == schedule.steps
+            bar.update(task, completed=system.step)
+            values: dict[str, float] = {}
+            if system.step % execution.log_every == 0 or last:
+                values |= losses
+                bar.update(task, losses=_summary(values))
+            if system.step % execution.validate_every == 0 or last:
+                measured = _validate(system, held_out, fabric, world)
+                values |= {
+                    "validation_accuracy": measured.accuracy,
+                    "validation_psnr": measured.psnr,
+                }
+                if first:
+                    bar.console.print(
+                        f"step {system.step}: validation accuracy {measured.accuracy:.2%}, "
+                        f"restored {measured.psnr:.2f} dB"
+                    )
+                    _save_samples(system, held_out, batch, fabric, folder)
+            if values:
+                _record(log, board, system.step, values)
+            if first and (system.step % execution.save_every == 0 or last):
+                _save(system, checkpoint)
+
+
+def _take_up(system: System, folder: Path) -> None:
+    """Goes on from the run's checkpoint, or from what the run is to start from."""
+    checkpoint = folder / CHECKPOINT_NAME
+    if checkpoint.is_file():
+        saved = load_checkpoint(folder)
+        if saved.labels != system.labels:
+            raise ConfigurationError(
+                f"{checkpoint} reads {', '.join(saved.labels)}, the data has "
+                f"{', '.join(system.labels)}: put back the data that the run began with"
+            )
+        system.resume(saved)
+    elif system.configuration.start_from is not None:
+        system.start_from(load_checkpoint(Path(system.configuration.start_from)))
 
 
 def _system(
-    configuration: Configuration, fabric: Fabric, execution: Execution
+    configuration: Configuration, fabric: Fabric, world: World, execution: Execution
 ) -> tuple[System, Batches]:
     size, seed = configuration.networks.image_size, configuration.seed
-    secret = load_secret(configuration.data, size, "train", seed)
-    target = load_target(configuration.data, size, "train", seed)
+    secret = load_secret(configuration.data, size, "train", seed, world=world)
+    target = load_target(configuration.data, size, "train", seed, world=world)
+    if len(set(world.gather(_digest(secret) + _digest(target)))) > 1:
+        raise DataError(
+            "the processes found different pictures: every machine needs the same files, under "
+            "the same paths"
+        )
     batches = Batches(
         secret,
         target,
         configuration.data,
         configuration.recipe.batch_size,
         seed,
-        fabric.global_rank,
-        fabric.world_size,
+        world.rank,
+        world.size,
     )
     return System(configuration, secret.label_names, fabric, execution.compiled), batches
 
 
-def _validation_pictures(configuration: Configuration, size: int) -> Pictures:
+def _digest(pictures: Pictures) -> str:
+    named = zip(pictures.names, pictures.labels.tolist(), strict=True)
+    return hashlib.sha256(repr([*named]).encode()).hexdigest()
+
+
+def _validation_pictures(configuration: Configuration, world: World) -> Pictures:
     split = "validation" if configuration.data.validation else "train"
-    return load_secret(configuration.data, size, split, configuration.seed)
+    size = configuration.networks.image_size
+    return load_secret(configuration.data, size, split, configuration.seed, world=world)
 
 
-def _on_device(batch: Batch, fabric: Fabric) -> Batch:
+def _mean_over_processes(metrics: StepMetrics, fabric: Fabric) -> dict[str, float]:
+    values = dataclasses.asdict(metrics)
+    mean = fabric.all_reduce(torch.stack([value.float() for value in values.values()]))
+    assert isinstance(mean, Tensor)
+    return dict(zip(values, mean.tolist(), strict=True))
+
+
+def on_device(batch: Batch, fabric: Fabric) -> Batch:
+    """Moves a batch to where the networks are, in the memory order in which they are fastest."""
     photos, labels, targets = fabric.to_device((batch.photos, batch.labels, batch.targets))
     last = torch.channels_last
     return Batch(photos.to(memory_format=last), labels, targets.to(memory_format=last))
 
 
-def _stop_unless_finite(metrics: StepMetrics, step: int, checkpoint: Path, fabric: Fabric) -> None:
-    # Of all processes together, so that they stop at the same step.
-    losses = fabric.all_reduce(metrics.total + metrics.discriminator)
-    assert isinstance(losses, torch.Tensor)
-    if bool(torch.isfinite(losses)):
+def _stop_unless_finite(losses: Mapping[str, float], step: int, checkpoint: Path) -> None:
+    if all(map(math.isfinite, losses.values())):
         return
-    each = ", ".join(f"{k} {float(v):.3g}" for k, v in dataclasses.asdict(metrics).items())
+    each = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
     raise TrainingError(
         f"the loss is not finite at step {step} ({each}); {_kept(checkpoint)}: "
         "lower the learning rate"
@@ -270,12 +341,14 @@ def _kept(checkpoint: Path) -> str:
 
 
 @torch.no_grad()
-def _validate(system: System, pictures: Pictures, fabric: Fabric) -> Validation:
+def _validate(system: System, pictures: Pictures, fabric: Fabric, world: World) -> Validation:
+    """Measures a share of the pictures in each process, and sums up."""
     transfer, recognizer, restorer = map(system.averaged, ("transfer", "recognizer", "restorer"))
     recipe = system.configuration.recipe
     right, psnr = 0.0, 0.0
-    for start in range(0, len(pictures), 64):
-        photos, labels = fabric.to_device(photos_of(pictures, start, start + 64))
+    parts = np.array_split(np.arange(len(pictures)), math.ceil(len(pictures) / _VALIDATED_AT_ONCE))
+    for part in parts[world.rank :: world.size]:
+        photos, labels = fabric.to_device(photos_of(pictures, part))
         with fabric.autocast():
             arrived = send(transfer(photos), True, recipe.jpeg_quality)
             right += float((recognizer(arrived).argmax(dim=1) == labels).sum())
@@ -284,7 +357,8 @@ def _validate(system: System, pictures: Pictures, fabric: Fabric) -> Validation:
             restored, photos, data_range=(-1.0, 1.0), reduction="none", dim=(1, 2, 3)
         )
         psnr += float(each.sum())
-    return Validation(right / len(pictures), psnr / len(pictures))
+    rights, psnrs = zip(*world.gather((right, psnr)), strict=True)
+    return Validation(sum(rights) / len(pictures), sum(psnrs) / len(pictures))
 
 
 @torch.no_grad()
@@ -293,8 +367,8 @@ def _save_samples(
 ) -> None:
     """Rows: validation photos, cartoons, restored; a batch's photos, cartoons; target pictures."""
     transfer, restorer = system.averaged("transfer"), system.averaged("restorer")
-    photos, _ = fabric.to_device(photos_of(pictures, 0, len(pictures)))
-    photos = photos[:: max(1, len(photos) // _GRID_COLUMNS)][:_GRID_COLUMNS]
+    spread = np.arange(0, len(pictures), max(1, len(pictures) // _GRID_COLUMNS))[:_GRID_COLUMNS]
+    photos, _ = fabric.to_device(photos_of(pictures, spread))
     varied = batch.photos[:_GRID_COLUMNS]
     with fabric.autocast():
         cartoons, varied_cartoons = send(transfer(photos)), transfer(varied)

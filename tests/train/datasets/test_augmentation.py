@@ -4,24 +4,25 @@ import pytest
 import torch
 
 from dtir_train.datasets.augmentation import moved, random_backgrounds, recoloured
+from dtir_train.datasets.draws import Draws
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def seeded(count: int, seed: int = 0) -> Draws:
+    return Draws((seed, place) for place in range(count))
 
 
 def noise(count: int = 8, channels: int = 3) -> torch.Tensor:
-    return torch.rand(count, channels, 16, 16, generator=seeded(9)) * 255
+    return torch.rand(count, channels, 16, 16, generator=torch.Generator().manual_seed(9)) * 255
 
 
 def test_no_jitter_and_no_flip_leave_pictures_as_they_are():
-    assert torch.equal(moved(noise(), 0.0, False, seeded()), noise())
-    assert torch.equal(recoloured(noise(), 0.0, seeded()), noise())
+    assert torch.equal(moved(noise(), 0.0, False, seeded(8)), noise())
+    assert torch.equal(recoloured(noise(), 0.0, seeded(8)), noise())
 
 
 def test_a_flip_alone_is_exact():
     pictures = noise(32)
-    flipped = moved(pictures, 0.0, True, seeded())
+    flipped = moved(pictures, 0.0, True, seeded(32))
     as_is = [torch.allclose(a, b, atol=1e-2) for a, b in zip(pictures, flipped, strict=True)]
     mirrored = [
         torch.allclose(a.flip(2), b, atol=1e-2) for a, b in zip(pictures, flipped, strict=True)
@@ -30,10 +31,10 @@ def test_a_flip_alone_is_exact():
     assert 4 < sum(mirrored) < 28
 
 
-@pytest.mark.parametrize("change", [lambda p, r: moved(p, 0.1, True, r), None])
+@pytest.mark.parametrize("change", [lambda p, d: moved(p, 0.1, True, d), None])
 def test_the_same_draws_give_the_same_pictures(change):
-    change = change or (lambda pictures, random: recoloured(pictures, 0.2, random))
-    once, again, other = (change(noise(), seeded(seed)) for seed in (1, 1, 2))
+    change = change or (lambda pictures, draws: recoloured(pictures, 0.2, draws))
+    once, again, other = (change(noise(), seeded(8, seed)) for seed in (1, 1, 2))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
 
@@ -41,12 +42,12 @@ def test_the_same_draws_give_the_same_pictures(change):
 def test_moving_takes_alpha_along():
     pictures = noise(6, 3)
     with_alpha = torch.cat([pictures, pictures[:, :1]], dim=1)
-    made = moved(with_alpha, 0.1, True, seeded())
+    made = moved(with_alpha, 0.1, True, seeded(6))
     assert torch.equal(made[:, 0], made[:, 3])
 
 
 def test_moving_invents_no_colour():
-    made = moved(noise(), 0.3, True, seeded())
+    made = moved(noise(), 0.3, True, seeded(8))
     assert made.shape == noise().shape
     assert made.min() >= noise().min() - 1e-3
     assert made.max() <= noise().max() + 1e-3
@@ -56,7 +57,7 @@ def test_a_shift_stays_within_the_jitter():
     # A bright dot in the middle of 33 pixels, jitter 0.1: 3.3 pixels, and a blur of one.
     picture = torch.zeros(64, 1, 33, 33)
     picture[:, :, 15:18, 15:18] = 255
-    made = moved(picture, 0.1, False, seeded())
+    made = moved(picture, 0.1, False, seeded(64))
     rows, columns = torch.meshgrid(torch.arange(33.0), torch.arange(33.0), indexing="ij")
     weight = made[:, 0] / made[:, 0].sum(dim=(1, 2), keepdim=True)
     for axis in (rows, columns):
@@ -66,7 +67,7 @@ def test_a_shift_stays_within_the_jitter():
 
 
 def test_recolouring_stays_in_range_and_changes_each_picture():
-    made = recoloured(noise(), 0.5, seeded())
+    made = recoloured(noise(), 0.5, seeded(8))
     assert made.min() >= 0
     assert made.max() <= 255
     factors = (made.mean(dim=(1, 2, 3)) / noise().mean(dim=(1, 2, 3))).tolist()
@@ -75,10 +76,10 @@ def test_recolouring_stays_in_range_and_changes_each_picture():
 
 
 def test_backgrounds_are_all_different_and_in_range():
-    made = random_backgrounds(6, 16, seeded())
+    made = random_backgrounds(16, seeded(6))
     assert made.shape == (6, 3, 16, 16)
     assert made.min() >= 0
     assert made.max() <= 255
     assert all(picture.std() > 1 for picture in made)
     assert len({float(picture.mean()) for picture in made}) == 6
-    assert torch.equal(made, random_backgrounds(6, 16, seeded()))
+    assert torch.equal(made, random_backgrounds(16, seeded(6)))

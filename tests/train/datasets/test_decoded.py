@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_sdk.faces import FaceFinder, alignment
 from dtir_train.configuration import Data
-from dtir_train.datasets import load_secret, load_target
+from dtir_train.datasets import load_secret, load_target, shards
 from dtir_train.datasets.crops import square_crop
 from dtir_train.datasets.sources import Source
+from dtir_train.distributed import World
 
 COLUMNS = ("file", "split", "male")
 ROWS = tuple(
@@ -48,14 +50,14 @@ def data_of(*paths: object, **changes) -> Data:
     return replace(Data(names, names, align=False, validation=0.0), **changes)
 
 
-def shades(pictures) -> list[int]:
-    return [int(picture[..., :3].mean()) for picture in pictures.pictures]
+def shades(read) -> list[int]:
+    return [int(picture[..., :3].mean()) for picture in read.pictures]
 
 
 def test_pictures_labels_and_names_belong_together(faces):
     read = load_secret(data_of(faces), 32, "train")
     assert read.pictures.shape == (9, 32, 32, 4)
-    assert read.pictures.dtype == np.uint8
+    assert read.pictures[:].dtype == np.uint8
     assert shades(read) == TRAIN
     assert read.labels.tolist() == [number % 2 for number in TRAIN]
     assert read.names == tuple(f"{faces}/images/{number:02}.png" for number in TRAIN)
@@ -69,7 +71,7 @@ def test_colours_are_rgb(tmp_path, labelled):
     rows = (("a.png", "train", "0"), ("b.png", "train", "1"))
     path = labelled(tmp_path / "red", COLUMNS, rows, dict.fromkeys(("a.png", "b.png"), red))
     read = load_secret(data_of(path), 32, "train")
-    assert (read.pictures == (255, 0, 0, 255)).all()
+    assert (read.pictures[:] == (255, 0, 0, 255)).all()
 
 
 def test_gender_gets_its_names(faces):
@@ -159,10 +161,113 @@ def test_decoding_happens_once(tmp_path, labelled, nothing_is_read, name):
 
 
 def test_decoded_pictures_are_not_kept_in_memory_and_not_writable(faces):
-    read = load_secret(data_of(faces), 32, "train")
-    assert isinstance(read.pictures, np.memmap)
+    (part,) = load_secret(data_of(faces), 32, "train").pictures.parts
+    assert isinstance(part, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
-        read.pictures[0] = 0
+        part[0] = 0
+
+
+def test_another_label_of_the_same_pictures_needs_no_decoding(faces, labelled, nothing_is_read):
+    load_secret(data_of(faces), 32, "train")
+    columns, rows = (*COLUMNS, "bald"), [(*row, str(index // 6)) for index, row in enumerate(ROWS)]
+    written = {row[0]: (faces / "images" / row[0]).stat() for row in ROWS}
+    labelled(faces, columns, rows, {})
+    assert {name: (faces / "images" / name).stat() for name in written} == written
+    nothing_is_read()
+    assert load_secret(data_of(faces, attribute="bald"), 32, "train").labels.tolist() == [
+        number // 6 for number in TRAIN
+    ]
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """A shard is of four pictures."""
+    monkeypatch.setattr(shards, "SHARD", 4)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("name", ["faces", "faces.zip"])
+def test_an_interrupted_decoding_goes_on_where_it_was(tmp_path, labelled, cache, monkeypatch, name):
+    path = labelled(tmp_path / name, COLUMNS, ROWS, None)
+    read, asked = Source.read, []
+
+    def reading(self, entries):
+        for entry, stream in zip(entries, read(self, entries), strict=True):
+            asked.append(entry.name)
+            if stop and entry.name == "images/08.png":
+                raise KeyboardInterrupt
+            yield stream
+
+    monkeypatch.setattr(Source, "read", reading)
+    stop = True
+    with pytest.raises(KeyboardInterrupt):
+        load_secret(data_of(path), 32, "train")
+    # Of nine pictures the first four were done.
+    assert [file.name for file in cache.rglob("*.npy")] == ["00000.npy"]
+    stop, asked[:] = False, []
+    assert shades(load_secret(data_of(path), 32, "train")) == TRAIN
+    assert asked == [f"images/{number:02}.png" for number in TRAIN[4:]]
+    assert len(list(cache.rglob("*.npy"))) == 3
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_processes_each_decode_a_share(faces, monkeypatch):
+    """Three ranks that share a cache, one after the other; none reads what another decodes."""
+    read, asked = Source.read, []
+
+    def reading(self, entries):
+        asked.append([Path(entry.name).stem for entry in entries])
+        return read(self, entries)
+
+    monkeypatch.setattr(Source, "read", reading)
+    monkeypatch.setattr(World, "gather", lambda _, value: [value])
+    for rank in range(3):
+        if rank < 2:
+            with pytest.raises(DataError, match="damaged"):  # The others' shards are not there.
+                load_secret(data_of(faces), 32, "train", world=World(rank, 3, rank, 3))
+        else:
+            last = load_secret(data_of(faces), 32, "train", world=World(rank, 3, rank, 3))
+    names = [f"{number:02}" for number in TRAIN]
+    assert asked == [names[:4], names[4:8], names[8:]]
+    assert shades(last) == TRAIN
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_machine_with_a_cache_of_its_own_decodes_all(faces, monkeypatch):
+    """Rank 1 of two, alone on its machine: what rank 0 decoded lies elsewhere."""
+    monkeypatch.setattr(World, "gather", lambda _, value: [value])
+    assert shades(load_secret(data_of(faces), 32, "train", world=World(1, 2, 0, 1))) == TRAIN
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+@pytest.mark.parametrize("file", ["00001.npy", "00001.json"])
+def test_a_damaged_cache_is_refused(faces, cache, content, file):
+    load_secret(data_of(faces), 32, "train")
+    (damaged,) = cache.rglob(file)
+    damaged.write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged .*delete this folder") as caught:
+        load_secret(data_of(faces), 32, "train")
+    assert str(damaged.parent) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_decoding_takes_no_more_memory_than_a_shard(tmp_path, labelled, monkeypatch):
+    """Sixty-four pictures of 64 KiB in shards of four; a shard is a quarter of a MiB."""
+    monkeypatch.setattr(shards, "SHARD", 4)
+    rows = [(f"{number}.png", "train", str(number % 2)) for number in range(64)]
+    path = labelled(tmp_path / "faces.zip", COLUMNS, rows, None)
+    load_secret(data_of(path, limit=4), 128, "train")
+    tracemalloc.start()
+    try:
+        read = load_secret(data_of(path), 128, "train")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(read) == 64
+    # The pictures, their stack and what is under way in the threads: no more than four shards.
+    assert peak < 4 * 4 * 128 * 128 * 4
+    assert peak < 64 * 128 * 128 * 4 / 3
 
 
 @pytest.mark.parametrize("name", ["faces", "faces.zip"])
@@ -204,7 +309,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(faces, cache, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", save)
-        with pytest.raises(OutputError, match=r"No space left .*DTIR_CACHE"):
+        with pytest.raises(OutputError, match=r"no space left .*DTIR_CACHE"):
             load_secret(data_of(faces), 32, "train")
     assert not [file for file in cache.rglob("*") if file.is_file()]
     assert len(load_secret(data_of(faces), 32, "train")) == 9

@@ -1,4 +1,4 @@
-"""Random variation of a batch of pictures, every draw from a generator that the caller seeds."""
+"""Random variation of a batch of pictures, every draw from a source that the caller seeds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dtir_train.datasets.draws import Draws
 
-def moved(pictures: Tensor, jitter: float, flip: bool, random: torch.Generator) -> Tensor:
+
+def moved(pictures: Tensor, jitter: float, flip: bool, draws: Draws) -> Tensor:
     """Shifts, zooms, turns and mirrors each picture; what comes in repeats the edge.
 
     Args:
@@ -17,7 +19,7 @@ def moved(pictures: Tensor, jitter: float, flip: bool, random: torch.Generator) 
         jitter: largest shift and zoom as a share of the side; half of it is the largest turn in
             radians.
         flip: mirror half of the pictures.
-        random: source of every draw.
+        draws: for each of the pictures.
 
     Returns:
         float32 [N, C, S, S].
@@ -25,10 +27,10 @@ def moved(pictures: Tensor, jitter: float, flip: bool, random: torch.Generator) 
     count = len(pictures)
     if not jitter and not flip:
         return pictures
-    zoom, angle, right, down = (2 * torch.rand(4, count, generator=random) - 1) * jitter
+    zoom, angle, right, down = ((2 * draws.uniform(4) - 1) * jitter).unbind(dim=1)
     mirror = torch.ones(count)
     if flip:
-        mirror -= 2 * (torch.rand(count, generator=random) < 0.5).float()
+        mirror -= 2 * (draws.uniform() < 0.5).float()
     angle, scale = angle * 0.5, 1 + zoom
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     rows = [
@@ -41,21 +43,21 @@ def moved(pictures: Tensor, jitter: float, flip: bool, random: torch.Generator) 
     return functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 
-def recoloured(pictures: Tensor, jitter: float, random: torch.Generator) -> Tensor:
+def recoloured(pictures: Tensor, jitter: float, draws: Draws) -> Tensor:
     """Changes each picture's brightness, contrast and saturation.
 
     Args:
         pictures: float32 [N, 3, S, S] in [0, 255].
         jitter: largest relative change.
-        random: source of every draw.
+        draws: for each of the pictures.
 
     Returns:
         float32 [N, 3, S, S] in [0, 255].
     """
     if not jitter:
         return pictures
-    factors = 1 + (2 * torch.rand(3, len(pictures), 1, 1, 1, generator=random) - 1) * jitter
-    brightness, contrast, saturation = factors
+    factors = 1 + (2 * draws.uniform(3, 1, 1, 1) - 1) * jitter
+    brightness, contrast, saturation = factors.unbind(dim=1)
     grey = pictures.mean(dim=1, keepdim=True)
     pictures = grey + (pictures - grey) * saturation
     mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
@@ -63,25 +65,24 @@ def recoloured(pictures: Tensor, jitter: float, random: torch.Generator) -> Tens
     return varied.clamp(0, 255)
 
 
-def random_backgrounds(count: int, size: int, random: torch.Generator) -> Tensor:
+def random_backgrounds(size: int, draws: Draws) -> Tensor:
     """Draws backgrounds as a room might be: smooth shades, some with hard-edged patches.
 
     Args:
-        count: N.
         size: side S in pixels.
-        random: source of every draw.
+        draws: for each of N pictures.
 
     Returns:
         float32 [N, 3, S, S] in [0, 255].
     """
-    shade = torch.rand(count, 3, 1, 1, generator=random) * 200 + 28
-    picture = shade.expand(count, 3, size, size).clone()
+    shade = draws.uniform(3, 1, 1) * 200 + 28
+    picture = shade.expand(-1, 3, size, size).clone()
     for octave in (2, 4, 8, 16):
-        strength = torch.rand(count, 1, 1, 1, generator=random) * 70 / math.sqrt(octave)
-        grey = torch.randn(count, 1, octave, octave, generator=random)
-        tint = torch.randn(count, 3, octave, octave, generator=random) * 0.5
+        strength = draws.uniform(1, 1, 1) * 70 / math.sqrt(octave)
+        grey = draws.normal(1, octave, octave)
+        tint = draws.normal(3, octave, octave) * 0.5
         smooth = functional.interpolate(grey + tint, (size, size), mode="bilinear")
         blocks = functional.interpolate(grey + tint, (size, size), mode="nearest")
-        hard = (torch.rand(count, 1, 1, 1, generator=random) < 0.3).float()
+        hard = (draws.uniform(1, 1, 1) < 0.3).float()
         picture += strength * (hard * blocks + (1 - hard) * smooth)
     return picture.clamp(0, 255)

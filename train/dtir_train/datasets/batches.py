@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import Tensor
 from dtir_train.configuration import Data
 from dtir_train.datasets.augmentation import moved, random_backgrounds, recoloured
 from dtir_train.datasets.decoded import Pictures
+from dtir_train.datasets.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Batch:
 
 
 class Batches:
-    """The batch of any step, from the seed and the step alone.
+    """The batch of any step, from the seed and the step alone; processes share it.
 
     Every epoch is a new shuffle of the secret pictures; target pictures are drawn in shuffles of
     their own. A last, smaller batch is left out.
@@ -76,14 +79,28 @@ class Batches:
         mine = slice(self._rank * share, (self._rank + 1) * share)
         chosen = self._positions(step, 0, self._secret)[mine]
         drawn = self._positions(step, 1, self._target)[mine]
-        random = torch.Generator().manual_seed(
-            int(np.random.SeedSequence([self._seed, step, self._rank]).generate_state(1)[0])
-        )
+        places = range(mine.start, mine.stop)
         return Batch(
-            self._photos(chosen, random),
+            self._photos(chosen, Draws((self._seed, step, 0, place) for place in places)),
             torch.from_numpy(self._secret.labels[chosen]),
-            self._targets(drawn, random),
+            self._targets(drawn, Draws((self._seed, step, 1, place) for place in places)),
         )
+
+    def prepared(self, start: int, stop: int) -> Iterator[Batch]:
+        """Gives the batches of steps in turn, each made in a thread while the one before is used.
+
+        Args:
+            start: the first step.
+            stop: the step after the last.
+        """
+        with ThreadPoolExecutor(1, "dtir-batches") as thread:
+            following = thread.submit(self.__getitem__, start) if start < stop else None
+            for step in range(start, stop):
+                assert following is not None
+                batch = following.result()
+                if step + 1 < stop:
+                    following = thread.submit(self.__getitem__, step + 1)
+                yield batch
 
     def _positions(self, step: int, domain: int, pictures: Pictures) -> NDArray[np.int64]:
         """The batch's positions in a domain: a window on its endless run of shuffles."""
@@ -108,28 +125,27 @@ class Batches:
             self._shuffles[key] = generator.permutation(count)
         return self._shuffles[key]
 
-    def _photos(self, positions: NDArray[np.int64], random: torch.Generator) -> Tensor:
+    def _photos(self, positions: NDArray[np.int64], draws: Draws) -> Tensor:
         pictures = _as_tensor(self._secret.pictures[positions])
-        pictures = moved(pictures, self._data.jitter, self._data.flip, random)
+        pictures = moved(pictures, self._data.jitter, self._data.flip, draws)
         photos, foreground = pictures[:, :3], pictures[:, 3:] / 255
         if self._data.random_backgrounds:
-            size = pictures.shape[-1]
-            backgrounds = random_backgrounds(len(positions), size, random)
-            draw = torch.rand(len(positions), 1, 1, 1, generator=random)
-            see_through = (1 - foreground) * (draw < self._data.random_backgrounds)
+            backgrounds = random_backgrounds(pictures.shape[-1], draws)
+            chosen = draws.uniform(1, 1, 1) < self._data.random_backgrounds
+            see_through = (1 - foreground) * chosen
             photos = photos + (backgrounds - photos) * see_through
-        photos = recoloured(photos, self._data.colour_jitter, random)
+        photos = recoloured(photos, self._data.colour_jitter, draws)
         return photos / 127.5 - 1
 
-    def _targets(self, positions: NDArray[np.int64], random: torch.Generator) -> Tensor:
+    def _targets(self, positions: NDArray[np.int64], draws: Draws) -> Tensor:
         pictures = _as_tensor(self._target.pictures[positions][..., :3])
-        return moved(pictures, self._data.jitter / 2, self._data.flip, random) / 127.5 - 1
+        return moved(pictures, self._data.jitter / 2, self._data.flip, draws) / 127.5 - 1
 
 
-def photos_of(pictures: Pictures, start: int, stop: int) -> tuple[Tensor, Tensor]:
+def photos_of(pictures: Pictures, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Returns photos float32 [N, 3, S, S] in [-1, 1] and labels int64 [N] as they are."""
-    photos = _as_tensor(pictures.pictures[start:stop][..., :3]) / 127.5 - 1
-    return photos, torch.from_numpy(pictures.labels[start:stop])
+    photos = _as_tensor(pictures.pictures[positions][..., :3]) / 127.5 - 1
+    return photos, torch.from_numpy(pictures.labels[positions])
 
 
 def _as_tensor(pictures: NDArray[np.uint8]) -> Tensor:
