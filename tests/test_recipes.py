@@ -160,7 +160,7 @@ def test_browser(camera: SimpleNamespace, port: int, monkeypatch: pytest.MonkeyP
 
     def look(_: int) -> bool:
         # The camera runs before the server does.
-        with suppress(URLError), urlopen(f"http://127.0.0.1:{port}/stream", timeout=10) as stream:
+        with suppress(URLError), urlopen(f"http://127.0.0.1:{port}/stream", timeout=60) as stream:
             pages.append(stream.read(5000))
         return bool(pages)
 

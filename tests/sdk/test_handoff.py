@@ -37,7 +37,7 @@ def test_nothing_is_lost_and_the_order_is_kept(items):
     giver = in_a_thread(give)
     assert taken(handoff) == items
     assert handoff.dropped == 0
-    giver.join(5)
+    giver.join(60)
     assert not giver.is_alive()
 
 
@@ -93,8 +93,8 @@ def test_closing_wakes_who_waits(wait):
     thread = in_a_thread(work)
     assert not ended.wait(0.05)
     handoff.close()
-    assert ended.wait(5)
-    thread.join(5)
+    assert ended.wait(60)
+    thread.join(60)
 
 
 def test_waiting_until_free_takes_up_the_next_put_at_once():
@@ -105,5 +105,5 @@ def test_waiting_until_free_takes_up_the_next_put_at_once():
     thread = in_a_thread(lambda: (handoff.wait_until_free(), free.set()))
     assert not free.wait(0.05)
     assert handoff.get() == 1
-    assert free.wait(5)
-    thread.join(5)
+    assert free.wait(60)
+    thread.join(60)

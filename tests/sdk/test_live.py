@@ -83,7 +83,7 @@ def test_every_frame_of_a_file_in_order(pipeline, small, blank):
 def test_a_file_that_is_left_midway_has_dropped_nothing(pipeline, small):
     with pipeline.stream([small] * 4) as stream:
         next(stream)
-        assert stream.wait(10)
+        assert stream.wait(60)
     assert stream.statistics.dropped == 0
 
 
@@ -100,7 +100,7 @@ def test_the_overlapping_threads_do_what_a_session_does(pipeline, small, blank):
 def test_a_live_source_gives_the_newest_result(pipeline, driven, small):
     with pipeline.stream(driven) as stream:
         driven.put(*[small] * 6, None)
-        stream._threads[1].join(10)  # Nobody took anything meanwhile.
+        stream._threads[1].join(60)  # Nobody took anything meanwhile.
         results = list(stream)
     assert [result.stamp.number for result in results] == [5]
     assert stream.statistics.dropped == 5
@@ -142,8 +142,8 @@ def test_closing_wakes_who_waits(pipeline, driven):
     thread.start()
     assert not ended.wait(0.05)
     stream.close()
-    assert ended.wait(5)
-    thread.join(5)
+    assert ended.wait(60)
+    thread.join(60)
     stream.close()
 
 
@@ -177,7 +177,7 @@ def test_a_file_stands_still_while_the_shutter_is_shut(pipeline, small):
         with pytest.raises(queue.Empty):
             taken.get(timeout=0.1)
         stream.resume()
-        thread.join(10)
+        thread.join(60)
     numbers += [taken.get_nowait() for _ in range(3)]
     assert numbers == [0, 1, 2, 3]
 
@@ -188,7 +188,7 @@ def test_closing_a_paused_file_ends_it(pipeline, small):
         thread = threading.Thread(target=lambda: list(stream))
         thread.start()
         stream.close()
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -203,7 +203,7 @@ def test_rgb(bundle, small):
 def test_callbacks(pipeline, small):
     numbers = []
     run = pipeline.live([small] * 3, lambda result: numbers.append(result.stamp.number))
-    assert run.join(10)
+    assert run.join(60)
     assert numbers == [0, 1, 2]
     assert run.statistics.frames == 3
 
@@ -218,7 +218,7 @@ def test_a_callback_that_raises_ends_the_run_with_its_own_exception(pipeline, dr
     run = pipeline.live(driven, fail)
     driven.put(small)
     with pytest.raises(MineError, match="no more"):
-        run.join(10)
+        run.join(60)
     assert driven.closed.is_set()
     assert run.join(1)
 
@@ -228,7 +228,7 @@ def test_a_run_can_be_waited_for_and_stopped(pipeline, driven, small):
     run = pipeline.live(driven, lambda _: called.set())
     assert not run.join(0.02)
     driven.put(small)
-    assert called.wait(10)
+    assert called.wait(60)
     run.stop()
     assert driven.closed.is_set()
 
@@ -237,7 +237,7 @@ def test_a_callback_may_stop_its_own_run(pipeline, small):
     runs: queue.Queue = queue.Queue()
     run = pipeline.live([small] * 9, lambda _: runs.get().stop())
     runs.put(run)
-    assert run.join(10)
+    assert run.join(60)
     assert run.statistics.frames == 1
 
 
@@ -245,7 +245,7 @@ def test_a_run_in_a_with_statement(pipeline, driven, small):
     called = threading.Event()
     with pipeline.live(driven, lambda _: called.set()) as run:
         driven.put(small)
-        assert called.wait(10)
+        assert called.wait(60)
         run.pause()
         run.resume()
     assert driven.closed.is_set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from time import perf_counter
 
 import cv2
@@ -16,6 +17,8 @@ from dtir_sdk.sinks.fitting import fit
 
 # SDL takes one of these, which show nothing, where there is no display.
 _INVISIBLE = ("dummy", "offscreen")
+# One of these says where Linux has a display, or by which driver SDL is to do without.
+_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 # What an average keeps of its past with every frame.
 _INERTIA = 0.9
 
@@ -48,6 +51,9 @@ class Window(Sink):
         self._pygame = pygame
         self._open = True
         try:
+            # Asked in vain, Wayland's library prints a line of its own.
+            if sys.platform == "linux" and not any(map(os.environ.get, _DISPLAYS)):
+                raise pygame.error("no screen was found")
             pygame.display.init()
             driver = pygame.display.get_driver()
             if driver in _INVISIBLE and os.environ.get("SDL_VIDEODRIVER") != driver:
@@ -121,7 +127,7 @@ class Window(Sink):
 
 def _caption(picture: Picture, text: str) -> None:
     """Writes a line into the upper left corner, in place, readable on anything."""
-    for color, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(
-            picture, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thick, cv2.LINE_AA
-        )
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+    (width, height), below = cv2.getTextSize(text, font, scale, 1)
+    cv2.rectangle(picture, (4, 4), (width + 12, height + below + 8), (0, 0, 0), cv2.FILLED)
+    cv2.putText(picture, text, (8, height + 6), font, scale, (255,) * 3, 1, cv2.LINE_AA)

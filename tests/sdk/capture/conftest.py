@@ -34,7 +34,7 @@ class ScriptedDevice:
             if isinstance(step, BaseException):
                 raise step
             if isinstance(step, threading.Event):
-                step.wait(10)
+                step.wait(60)
             elif isinstance(step, float):
                 time.sleep(step)
             else:
@@ -86,7 +86,7 @@ class Server:
             handler.send_error(404)
             return
         if script == ["mute"]:
-            self.over.wait(10)
+            self.over.wait(60)
             return
         handler.send_response(200)
         handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
@@ -96,7 +96,7 @@ class Server:
                 if isinstance(step, float):
                     time.sleep(step)
                 elif isinstance(step, str):
-                    self.over.wait(10)
+                    self.over.wait(60)
                 else:
                     data = step
                     if not isinstance(data, bytes):

@@ -152,7 +152,11 @@ def test_iterables_are_checked_and_copied(picture):
         device.read()
 
 
-def live(server, timeout=0.3, **options):
+# Seconds: of what falls silent on purpose, and of what must not, however busy the machine.
+SHORT, LONG = 1.0, 30.0
+
+
+def live(server, timeout=LONG, **options):
     return LiveSource(
         "the stream",
         lambda: NetworkStream(server.address, timeout),
@@ -173,7 +177,7 @@ def frames_of(stream):
 
 def test_a_stream_that_ends(server, picture):
     server.scripts = [[picture(40 * number) for number in range(6)]]
-    stream = NetworkStream(server.address, 2.0)
+    stream = NetworkStream(server.address, LONG)
     frames = frames_of(stream)
     assert {(frame.dtype, frame.shape) for frame in frames} == {(np.dtype(np.uint8), (24, 32, 3))}
     assert np.allclose(
@@ -183,7 +187,7 @@ def test_a_stream_that_ends(server, picture):
 
 def test_a_damaged_frame_does_not_end_a_stream(server, picture):
     server.scripts = [[picture(1)] * 3 + [b"\xff\xd8\xff no picture"] + [picture(200)] * 3]
-    stream = NetworkStream(server.address, 2.0)
+    stream = NetworkStream(server.address, LONG)
     assert frames_of(stream)[-1].mean() > 150
 
 
@@ -196,26 +200,27 @@ def test_a_stream_that_ends_ends_the_source(server, picture):
 
 def test_a_stream_whose_pictures_change_in_size(server, picture):
     server.scripts = [[picture(9)] * 3 + [picture(9, 48, 48)] * 3]
-    stream = NetworkStream(server.address, 2.0)
+    stream = NetworkStream(server.address, LONG)
     assert [frame.shape for frame in frames_of(stream)] == [(24, 32, 3)] * 6
 
 
 def test_a_stream_that_stalls(server, picture):
     server.scripts = [[picture()] * 6 + ["stall"]]
     start = time.monotonic()
-    with live(server) as source, pytest.raises(SourceError, match=r"gave no frame for 0.3 s"):
+    silent = pytest.raises(SourceError, match="gave no frame for 1 s")
+    with live(server, timeout=SHORT) as source, silent:
         list(source)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < LONG
 
 
 def test_a_stream_that_stalls_is_opened_again(server, picture):
     server.scripts = [[picture(1)] * 6 + ["stall"], [picture(200), 0.05] * 6]
     told = []
-    with live(server, reconnects=2, on_event=told.append) as source:
+    with live(server, timeout=SHORT, reconnects=2, on_event=told.append) as source:
         for captured in source:
             if captured.picture.mean() > 150:
                 break
-    assert "gave no frame for 0.3 s" in told[0]
+    assert "gave no frame for 1 s" in told[0]
     assert told[0].endswith("opening it again in 0.01 s (1 of 2)")
     assert server.requests == 2
 
@@ -234,11 +239,11 @@ def test_a_stream_that_breaks_off_for_good(server, picture):
 
 def test_closing_a_stalled_stream(server, picture):
     server.scripts = [[picture()] * 6 + ["stall"]]
-    source = live(server, timeout=0.5)
+    source = live(server, timeout=SHORT)
     next(source)
     start = time.monotonic()
     source.close()
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < LONG
 
 
 def test_a_stream_that_never_answers(server):
@@ -246,7 +251,7 @@ def test_a_stream_that_never_answers(server):
     start = time.monotonic()
     with pytest.raises(SourceError, match=r"did not answer in 0.2 s: check the address"):
         NetworkStream(server.address, 0.2)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < LONG
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
@@ -255,14 +260,14 @@ def test_nobody_listens(scheme):
         taken.bind(("127.0.0.1", 0))
         address = f"{scheme}://user:secret@127.0.0.1:{taken.getsockname()[1]}/live"
         with pytest.raises(SourceError, match="could not be reached") as caught:
-            NetworkStream(address, 2.0)
+            NetworkStream(address, LONG)
     assert "refused" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_what_is_served_is_no_video(server):
     with pytest.raises(SourceError, match="gives no video that can be read: check its path"):
-        NetworkStream(server.address, 2.0)
+        NetworkStream(server.address, LONG)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_video_is_closed_while_it_is_read(film, monkeypatch):
     class Slow(files.VideoReader):
         def read(self):
             reads.set()
-            may_go_on.wait(5)
+            may_go_on.wait(30)
             done.append("read")
             return super().read()
 
@@ -105,13 +105,13 @@ def test_a_video_is_closed_while_it_is_read(film, monkeypatch):
     given = []
     reader = threading.Thread(target=lambda: given.extend(source))
     reader.start()
-    assert reads.wait(5)
+    assert reads.wait(30)
     closer = threading.Thread(target=source.close)
     closer.start()
     closer.join(0.02)
     may_go_on.set()
-    reader.join(5)
-    closer.join(5)
+    reader.join(30)
+    closer.join(30)
     assert done[0] == "read"
     assert done.count("closed") == 1
     assert len(given) == done.count("read")

@@ -83,7 +83,7 @@ def test_a_camera_that_is_not_there(uri):
 
 def test_a_stream(server, picture):
     server.scripts = [[picture()] * 6]
-    with Source.open(server.address, timeout=1, reconnects=0) as source:
+    with Source.open(server.address, timeout=30, reconnects=0) as source:
         assert source.live
         assert source.name == server.address
         assert list(source)[-1].stamp.number == 5

@@ -85,7 +85,7 @@ def number_of(captured) -> int:
 def test_the_newest_frames_of_a_camera(start_camera, port):
     """Each frame is the one that its number says, those that were dropped counted too."""
     start_camera()
-    with Source.open(f"rtsp://127.0.0.1:{port}/live") as source:
+    with Source.open(f"rtsp://127.0.0.1:{port}/live", timeout=30) as source:
         assert (source.live, source.rate, source.length) == (True, 30, None)
         given = []
         for captured in source:
@@ -109,7 +109,7 @@ def test_a_camera_that_is_switched_off_and_on(start_camera, port):
         if "could not be reached" in line and len(told) == 2:
             start_camera()
 
-    with Source.open(f"rtsp://127.0.0.1:{port}/live", on_event=tell) as source:
+    with Source.open(f"rtsp://127.0.0.1:{port}/live", timeout=30, on_event=tell) as source:
         last = next(source).stamp
         camera.kill()
         camera.wait()
@@ -127,10 +127,10 @@ def test_a_camera_that_is_switched_off_and_on(start_camera, port):
 
 def test_a_camera_that_falls_silent(start_camera, port):
     camera = start_camera()
-    with Source.open(f"rtsp://127.0.0.1:{port}/live", timeout=3, reconnects=0) as source:
+    with Source.open(f"rtsp://127.0.0.1:{port}/live", timeout=5, reconnects=0) as source:
         next(source)
         camera.send_signal(signal.SIGSTOP)
-        with pytest.raises(SourceError, match="gave no frame for 3 s: check the camera"):
+        with pytest.raises(SourceError, match="gave no frame for 5 s: check the camera"):
             list(source)
 
 
@@ -143,7 +143,7 @@ def test_a_camera_that_never_answers(start_camera, port):
 def test_a_path_that_the_camera_does_not_know(start_camera, port):
     start_camera()
     with pytest.raises(SourceError, match="gives no video that can be read: check its path"):
-        Source.open(f"rtsp://user:secret@127.0.0.1:{port}/wrong")
+        Source.open(f"rtsp://user:secret@127.0.0.1:{port}/wrong", timeout=30)
 
 
 def test_a_film_from_gstreamers_server(programs, port, tmp_path):
@@ -161,7 +161,7 @@ def test_a_film_from_gstreamers_server(programs, port, tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     programs(SYSTEM_PYTHON, "-c", GSTREAMER, port, film)
-    with Source.open(f"rtsp://127.0.0.1:{port}/live") as source:
+    with Source.open(f"rtsp://127.0.0.1:{port}/live", timeout=30) as source:
         assert source.length == 90
         given = [(captured.stamp.number, number_of(captured)) for captured in source]
     assert given[-1] == (89, 89 % LEVELS)
