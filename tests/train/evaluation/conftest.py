@@ -60,19 +60,27 @@ def reader() -> bytes:
     return model(nodes, [picture_value("transferred")], [output], constants)
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    """Cartoons are negatives; restored photos are 5 levels darker than the photos."""
-    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+def blank(source: str, target: str) -> bytes:
+    """Zeros, whatever the picture."""
+    nodes = [
+        helper.make_node("Cast", [source], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["numbers", "zero"], ["nothing"]),
+        helper.make_node("Cast", ["nothing"], [target], to=TensorProto.UINT8),
+    ]
+    constant = helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])
+    return model(nodes, [picture_value(source)], [picture_value(target)], [constant])
+
+
+def _write_bundle(folder: Path, transfer: bytes) -> Path:
     write_bundle(
         folder,
-        name="tiny",
+        name=folder.name,
         image_size=SIZE,
         attribute="mood",
         labels=LABELS,
         role="full",
         models={
-            "transfer": (inverter("image", "transferred", 255.0), PRECISION),
+            "transfer": (transfer, PRECISION),
             "recognizer": (reader(), PRECISION),
             "restorer": (inverter("transferred", "restored", 250.0), PRECISION),
         },
@@ -85,9 +93,27 @@ def bundle(tmp_path_factory) -> Path:
     return folder
 
 
-def _write_set(path: Path, rows: list[tuple[str, str, str]], pictures: dict[str, bytes]) -> Path:
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """Cartoons are negatives; restored photos are 5 levels darker than the photos."""
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    return _write_bundle(folder, inverter("image", "transferred", 255.0))
+
+
+@pytest.fixture(scope="module")
+def blank_bundle(tmp_path_factory) -> Path:
+    """Cartoons are all black, so that nothing can be read from them or restored."""
+    return _write_bundle(tmp_path_factory.mktemp("bundle") / "blank", blank("image", "transferred"))
+
+
+def _write_set(
+    path: Path,
+    rows: list[tuple[str, ...]],
+    pictures: dict[str, bytes],
+    columns: tuple[str, ...] = ("mood",),
+) -> Path:
     (path / "images").mkdir(parents=True)
-    lines = ["file,split,mood", *(",".join(row) for row in rows)]
+    lines = [",".join(row) for row in (("file", "split", *columns), *rows)]
     (path / "labels.csv").write_text("\n".join(lines) + "\n")
     for name, stream in pictures.items():
         (path / "images" / name).write_bytes(stream)
@@ -112,14 +138,57 @@ def secret(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """Ann is warm and bright, Bob warm and dark, Cid cool and bright, Dot cool and dark."""
+    colours = {
+        "ann": (110, 130, 235),
+        "bob": (30, 50, 120),
+        "cid": (235, 130, 110),
+        "dot": (120, 50, 30),
+    }
+    rows, pictures = [], {}
+    for number in range(64):
+        person = list(colours)[number % 4]
+        mood = "warm" if person in ("ann", "bob") else "cool"
+        flags = [str(int(mood == "warm")), str(int(person in ("ann", "cid")))]
+        name, split = f"{number}.png", "test" if number >= 48 else "train"
+        pictures[name] = _noisy(colours[person], number)
+        rows.append((name, split, mood, person, *flags))
+    folder = tmp_path_factory.mktemp("people") / "people"
+    return _write_set(folder, rows, pictures, ("mood", "identity", "Warm", "Bright"))
+
+
+@pytest.fixture(scope="module")
 def target(tmp_path_factory) -> Path:
     rows = [(f"{n}.png", "test" if n >= 32 else "train", "none") for n in range(40)]
     pictures = {row[0]: _noisy((240, 240, 240), n) for n, row in enumerate(rows)}
     return _write_set(tmp_path_factory.mktemp("target") / "cartoons", rows, pictures)
 
 
+@pytest.fixture(scope="module")
+def patterned(tmp_path_factory) -> tuple[Path, Path]:
+    """Photos whose negatives are the target pictures but for a fine pattern; and those."""
+    checks = np.indices((SIZE, SIZE)).sum(axis=0)[..., np.newaxis] % 2 * 12
+    folder = tmp_path_factory.mktemp("patterned")
+    colours = [(190 - n, 90, 60 + n) if n % 2 else (60 + n, 90, 190 - n) for n in range(40)]
+    rows = [(f"{n}.png", "test" if n >= 32 else "train", LABELS[1 - n % 2]) for n in range(40)]
+
+    def drawn(colours: list[tuple[int, ...]], pattern: np.ndarray | int) -> dict[str, bytes]:
+        pictures = [np.full((SIZE, SIZE, 3), colour) + pattern for colour in colours]
+        return {
+            f"{n}.png": cv2.imencode(".png", picture.astype(np.uint8))[1].tobytes()
+            for n, picture in enumerate(pictures)
+        }
+
+    negatives = [tuple(249 - part for part in colour) for colour in colours]
+    return (
+        _write_set(folder / "secret", rows, drawn(colours, checks)),
+        _write_set(folder / "target", rows, drawn(negatives, 0)),
+    )
+
+
 @pytest.fixture(scope="session")
-def write_set() -> Callable[[Path, list[tuple[str, ...]], dict[str, bytes]], Path]:
+def write_set() -> Callable[..., Path]:
     """Writes a source: its folder, the rows `file, split, mood` and each file's bytes."""
     return _write_set
 

@@ -22,8 +22,8 @@ LABELS = ("cool", "warm")
 
 def run(bundle: Path, secret: Path, target: Path, output: Path, align=False, **options) -> dict:
     epochs = {"baseline_epochs": 0, "judge_epochs": 1} | options
-    subject = Subject((str(secret),), bundle, align=align, preset="tiny", output=output)
-    summary(subject, target=(str(target),), **epochs)
+    subject = Subject((str(secret),), bundle, align=align, output=output)
+    summary(subject, target=(str(target),), preset="tiny", **epochs)
     return json.loads((output / "summary.json").read_text())
 
 
@@ -154,27 +154,7 @@ def test_a_page_without_a_baseline():
     assert "62.5%" in page
 
 
-def test_a_fine_pattern_gives_cartoons_away(bundle, write_set, tmp_path, monkeypatch):
+def test_a_fine_pattern_gives_cartoons_away(bundle, patterned, tmp_path):
     """Same colours, same shapes: one level of brightness from pixel to pixel tells."""
-    monkeypatch.setenv("DTIR_CACHE", str(tmp_path / "cache"))
-    checks = np.indices((SIZE, SIZE)).sum(axis=0)[..., np.newaxis] % 2 * 12
-
-    def flat(colour: tuple[int, int, int], pattern: np.ndarray | int) -> bytes:
-        return cv2.imencode(".png", (np.full((SIZE, SIZE, 3), colour) + pattern).astype(np.uint8))[
-            1
-        ].tobytes()
-
-    colours = [(190 - n, 90, 60 + n) if n % 2 else (60 + n, 90, 190 - n) for n in range(40)]
-    rows = [
-        (f"{n}.png", "test" if n >= 32 else "train", LABELS[0 if n % 2 else 1]) for n in range(40)
-    ]
-    photos = {f"{n}.png": flat(colour, checks) for n, colour in enumerate(colours)}
-    # The negatives of the same colours, without the pattern.
-    targets = {
-        f"{n}.png": flat(tuple(249 - part for part in colour), 0)
-        for n, colour in enumerate(colours)
-    }
-    secret = write_set(tmp_path / "secret", rows, photos)
-    target = write_set(tmp_path / "target", rows, targets)
-    document = run(bundle, secret, target, tmp_path / "output", judge_epochs=60)
+    document = run(bundle, *patterned, tmp_path / "output", judge_epochs=60)
     assert document["told_apart"] > 0.9

@@ -18,18 +18,18 @@ from dtir_train.evaluation.systems import TrainedSystem
 
 @dataclass(frozen=True)
 class TwoDomains:
-    """As many transferred as target pictures, to train a judge on and to test it on.
+    """Transferred pictures, or others, beside target pictures: to train a judge on, and to test it.
 
     Attributes:
-        train_cartoons: uint8 [N, S, S, 3], BGR, of training photos.
+        train_pictures: uint8 [N, S, S, 3], BGR, made of training photos.
         train_targets: the same of the target domain.
-        test_cartoons: of test photos.
+        test_pictures: made of test photos.
         test_targets: held out.
     """
 
-    train_cartoons: NDArray[np.uint8]
+    train_pictures: NDArray[np.uint8]
     train_targets: NDArray[np.uint8]
-    test_cartoons: NDArray[np.uint8]
+    test_pictures: NDArray[np.uint8]
     test_targets: NDArray[np.uint8]
 
     def changed(self, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> TwoDomains:
@@ -65,7 +65,7 @@ def two_domains(
 def told_apart(
     domains: TwoDomains, data: Data, networks: Networks, epochs: float, seed: int = 0
 ) -> float:
-    """Trains a classifier to tell transferred from target pictures, and tests it.
+    """Trains a classifier to tell a domain's pictures from target pictures, and tests it.
 
     Args:
         domains: the pictures.
@@ -77,8 +77,8 @@ def told_apart(
     Returns:
         Its balanced accuracy on held-out pictures: 0.5 is perfect likeness, 1 is none.
     """
-    pictures = np.concatenate([domains.train_cartoons, domains.train_targets])
-    labels = np.repeat([0, 1], [len(domains.train_cartoons), len(domains.train_targets)])
+    pictures = np.concatenate([domains.train_pictures, domains.train_targets])
+    labels = np.repeat([0, 1], [len(domains.train_pictures), len(domains.train_targets)])
     names = ("transferred", "target")
     both = pictures_of(pictures, labels, names)
     # Mirrored only: resampling would wipe out the fine pattern that gives a cartoon away, and a
@@ -87,6 +87,6 @@ def told_apart(
     batch, steps = batches_of(both, varied, seed)
     task = "training the judge of cartoons"
     judge = train_classifier(networks, 2, batch, max(1, round(epochs * steps)), task, seed=seed)
-    shown = np.concatenate([domains.test_cartoons, domains.test_targets])
-    truth = np.repeat([0, 1], [len(domains.test_cartoons), len(domains.test_targets)])
+    shown = np.concatenate([domains.test_pictures, domains.test_targets])
+    truth = np.repeat([0, 1], [len(domains.test_pictures), len(domains.test_targets)])
     return balanced_accuracy(predict(judge, as_tensor(shown)).numpy(), truth)

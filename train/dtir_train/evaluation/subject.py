@@ -11,7 +11,7 @@ import tyro
 from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError, DataError
-from dtir_train.configuration import Data, PresetName
+from dtir_train.configuration import Data
 from dtir_train.datasets import Pictures, load_secret
 from dtir_train.datasets.sources import open_source
 from dtir_train.evaluation.systems import TrainedSystem
@@ -26,8 +26,6 @@ class Setting:
         system: folder of a bundle or of a run, or a checkpoint; by default the bundle that comes
             with dtir.
         align: find and cut out faces; off for pictures that are not faces.
-        preset: gives the size of the recognizers that are trained to compare; by default the
-            run's own, and those of `edge` for a bundle.
         limit: use at most this many pictures of each source and split.
         seed: of the networks that are trained to compare.
         output: folder for the results.
@@ -36,7 +34,6 @@ class Setting:
     secret: tuple[str, ...]
     system: Annotated[Path | None, tyro.conf.Positional] = None
     align: bool = field(default=True, kw_only=True)
-    preset: PresetName | None = field(default=None, kw_only=True)
     limit: int | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     output: Path = field(default=Path("evaluation"), kw_only=True)
@@ -69,7 +66,7 @@ class Subject(Setting):
 def load_train(data: Data, system: TrainedSystem) -> Pictures:
     """Loads the training split of all secret sources together; errors as `load_tests`."""
     train = load_secret(data, system.image_size, "train")
-    _check_labels(train, system)
+    check_labels(train, system)
     return train
 
 
@@ -87,7 +84,7 @@ def load_tests(data: Data, system: TrainedSystem) -> dict[str, Pictures]:
     }
     # A source alone must have every class: its labels are positions among its own.
     for test in tests.values():
-        _check_labels(test, system)
+        check_labels(test, system)
     return tests
 
 
@@ -128,7 +125,8 @@ def flags_of(
     return np.stack(columns, axis=1)
 
 
-def _check_labels(pictures: Pictures, system: TrainedSystem) -> None:
+def check_labels(pictures: Pictures, system: TrainedSystem) -> None:
+    """Raises ConfigurationError where the system reads other labels than pictures have."""
     if pictures.label_names != system.labels:
         raise ConfigurationError(
             f"{system.name} recognises {', '.join(system.labels)}, the data has "

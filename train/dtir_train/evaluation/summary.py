@@ -9,10 +9,9 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from dtir_train.classifier import batches_of, train_classifier
-from dtir_train.configuration import Data, Networks
-from dtir_train.datasets import Pictures
+from dtir_train.configuration import PresetName
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts
+from dtir_train.evaluation.baseline import photo_baseline
 from dtir_train.evaluation.grid import grid
 from dtir_train.evaluation.judge import told_apart, two_domains
 from dtir_train.evaluation.recognition import Recognition, measure_recognition
@@ -20,7 +19,6 @@ from dtir_train.evaluation.report import Conditions, table, write_report
 from dtir_train.evaluation.restoration import Restoration, measure_restoration
 from dtir_train.evaluation.subject import Subject, load_tests, load_train
 from dtir_train.evaluation.systems import open_system
-from dtir_train.networks import Recognizer
 
 _GRID_COLUMNS = 8
 
@@ -45,6 +43,7 @@ def summary(
     subject: Annotated[Subject, tyro.conf.arg(name="")],
     *,
     target: tuple[str, ...],
+    preset: PresetName | None = None,
     baseline_epochs: float = 6,
     judge_epochs: float = 6,
 ) -> None:
@@ -57,6 +56,8 @@ def summary(
     Args:
         subject: the system and the pictures.
         target: sources of target pictures.
+        preset: gives the size of the recognizers that are trained to compare; by default the
+            run's own, and those of `edge` for a bundle.
         baseline_epochs: passes in training the recognizer on photos; 0 leaves it out.
         judge_epochs: passes in training the classifier that tells cartoons from targets.
 
@@ -68,7 +69,7 @@ def summary(
     """
     with open_system(subject.system) as system:
         data = subject.data(system, target)
-        networks = system.comparable(subject.preset)
+        networks = system.comparable(preset)
         train, tests = load_train(data, system), load_tests(data, system)
         photos = {name: bgr(test) for name, test in tests.items()}
         cartoons = {
@@ -97,23 +98,6 @@ def summary(
         for kind in (photos, cartoons, restored)
     ]
     write_report(subject.output, "summary", result, to_markdown(result), grid(rows), conditions)
-
-
-def photo_baseline(
-    train: Pictures, data: Data, networks: Networks, epochs: float, seed: int
-) -> Recognizer | None:
-    """Trains the recognizer on photos; None where there are no epochs to train it for."""
-    if epochs <= 0:
-        return None
-    batch, steps = batches_of(train, data, seed)
-    return train_classifier(
-        networks,
-        len(train.label_names),
-        batch,
-        max(1, round(epochs * steps)),
-        "training the recognizer on photos",
-        seed=seed,
-    )
 
 
 def to_markdown(result: Summary) -> list[str]:

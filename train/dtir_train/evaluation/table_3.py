@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError, DataError
 from dtir_train.classifier import attribute_loss, batches_of, logits, train_classifier
-from dtir_train.configuration import Data, Networks
+from dtir_train.configuration import Data, Networks, PresetName
 from dtir_train.datasets import Pictures, load_secret
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.recognition import balanced_accuracy, majority
@@ -87,6 +87,7 @@ def table_3(
     setting: Annotated[Setting, tyro.conf.arg(name="")],
     *,
     attributes: tuple[str, ...] = ("Male", "Bald", "Heavy_Makeup", "Attractive"),
+    preset: PresetName | None = None,
     epochs: float = 20,
     repeats: int = 1,
 ) -> None:
@@ -99,6 +100,8 @@ def table_3(
     Args:
         setting: the system and the pictures.
         attributes: columns of 0 and 1, in any case.
+        preset: gives the size of the recognizers that are trained to compare; by default the
+            run's own, and those of `edge` for a bundle.
         epochs: passes in training the recognizer.
         repeats: recognizers to train, of seeds that follow each other; figures are their means.
 
@@ -122,7 +125,7 @@ def table_3(
         photos = bgr(test)
         cartoons = in_parts(system.transfer, photos, "transferring")
         restored = in_parts(system.restore, cartoons, "restoring")
-        networks = system.comparable(setting.preset)
+        networks = system.comparable(preset)
         conditions = Conditions.of(system)
     labelled = replace(train, labels=flags, label_names=attributes)
     read = [_read(labelled, data, networks, epochs, seed, (photos, restored)) for seed in seeds]

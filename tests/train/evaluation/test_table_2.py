@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+
+import cv2
+import pytest
+
+from dtir_sdk.errors import ConfigurationError, DataError
+from dtir_train.cli import main
+from dtir_train.evaluation.subject import Subject
+from dtir_train.evaluation.table_2 import IdentityTraining, table_2
+
+
+def run(bundle, people, output, baseline_epochs=0.0, **identity) -> dict:
+    training = IdentityTraining(
+        (str(people),), pretraining=("warm", "bright"), pretraining_epochs=5, **identity
+    )
+    subject = Subject((str(people),), bundle, align=False, output=output)
+    table_2(subject, training, preset="tiny", baseline_epochs=baseline_epochs)
+    return json.loads((output / "table-2.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def measured(bundle, people, tmp_path_factory):
+    output = tmp_path_factory.mktemp("table-2")
+    return run(bundle, people, output, 40, identity_epochs=40, repeats=2), output
+
+
+def test_the_attribute_is_read_by_the_system_and_from_photos(measured):
+    task = measured[0]["tasks"][0]
+    assert (task["label"], task["classes"]) == ("mood", 2)
+    assert task["recognition"]["source"] == "people"
+    assert task["recognition"]["pictures"] == 16
+    assert task["recognition"]["accuracy"] == 1
+    assert task["recognition"]["photo_accuracy"] > 0.9
+    assert task["recognition"]["majority"] == 0.5
+
+
+def test_identities_are_read_from_cartoons_and_from_photos(measured):
+    document = measured[0]
+    task = document["tasks"][1]
+    assert (task["label"], task["classes"]) == ("identity", 4)
+    assert task["recognition"]["majority"] == 0.25
+    assert task["recognition"]["accuracy"] > 0.8
+    assert task["recognition"]["photo_accuracy"] > 0.8
+    assert document["seeds"] == [0, 1]
+
+
+def test_nothing_is_read_from_cartoons_without_content(blank_bundle, people, tmp_path):
+    task = run(blank_bundle, people, tmp_path, identity_epochs=2)["tasks"][1]
+    assert task["recognition"]["accuracy"] == 0.25
+    assert task["recognition"]["balanced_accuracy"] == 0.25
+
+
+def test_the_page_and_the_picture(measured):
+    document, output = measured
+    page = (output / "table-2.md").read_text()
+    photo = document["tasks"][0]["recognition"]["photo_accuracy"]
+    lost = f"{100 * (photo - 1):.2f}"
+    assert f"| mood | 2 | people | 16 | 0 | 100.00% | {photo:.2%} | {lost} |" in page
+    assert "(seeds 0, 1)" in page
+    assert cv2.imread(str(output / "table-2.png")).std() > 0
+
+
+def test_without_identities_and_baseline(bundle, secret, tmp_path):
+    subject = Subject((str(secret),), bundle, align=False, output=tmp_path)
+    table_2(subject, IdentityTraining(), preset="tiny", baseline_epochs=0)
+    document = json.loads((tmp_path / "table-2.json").read_text())
+    assert len(document["tasks"]) == 1
+    assert document["seeds"] == []
+    page = (tmp_path / "table-2.md").read_text()
+    assert "| mood | 2 | moods | 8 | 0 | 87.50% | - | - | 90.00% | - | 62.50% |" in page
+
+
+def test_no_such_column_to_learn_first(bundle, secret, tmp_path):
+    training = IdentityTraining((str(secret),), identity_column="mood", pretraining=("tall",))
+    with pytest.raises(DataError, match="no column `tall`"):
+        table_2(
+            Subject((str(secret),), bundle, align=False, output=tmp_path),
+            training,
+            baseline_epochs=0,
+        )
+
+
+@pytest.mark.parametrize("option", ["identity_epochs", "pretraining_epochs", "repeats"])
+def test_no_training_is_refused(option):
+    with pytest.raises(ConfigurationError, match="above 0"):
+        IdentityTraining(**{option: 0})
+
+
+def test_the_command(bundle, secret, tmp_path, capsys):
+    options = ["--no-align", "--preset", "tiny", "--baseline-epochs", "0"]
+    paths = ["--secret", str(secret), "--output", str(tmp_path)]
+    main(["evaluate", "table-2", str(bundle), *paths, *options])
+    assert "moods" in capsys.readouterr().out
