@@ -9,6 +9,8 @@ from lightning_fabric import Fabric
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.datasets import Batch
+from dtir_train.losses import gradient_penalty
+from dtir_train.networks import Discriminator
 from dtir_train.system import DEPLOYED, NETWORKS, System
 
 LABELS = ("disc", "square")
@@ -183,7 +185,7 @@ def test_compressed_cartoons_are_what_the_cloud_learns_from(small):
 def test_the_quality_of_jpeg_varies_from_step_to_step_and_the_same_way_again(small, monkeypatch):
     qualities = []
 
-    def send(cartoons, round_to_bytes, jpeg_quality):
+    def send(cartoons, _, jpeg_quality):
         qualities.append(jpeg_quality)
         return cartoons
 
@@ -195,3 +197,90 @@ def test_the_quality_of_jpeg_varies_from_step_to_step_and_the_same_way_again(sma
     assert qualities[:4] == qualities[4:]
     assert len(set(qualities)) > 1
     assert all(50 <= quality <= 95 for quality in qualities)
+
+
+RECIPES = {
+    "hinge": {"adversarial_loss": "hinge"},
+    "relativistic": {
+        "adversarial_loss": "relativistic",
+        "gradient_penalty": 1.0,
+        "penalty_every": 2,
+    },
+    "augmented": {"augment_discriminator": True},
+    "two rates": {"discriminator_learning_rate": 4 * RATE, "learning_rate": RATE},
+}
+
+
+@pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES)
+def test_a_system_of_any_recipe_learns_and_goes_on_exactly(small, changes):
+    configuration = small(**changes)
+    first, plain = make(configuration), make(small())
+    first.train_step(batch(0), RATE, settling=False)
+    assert not first.parameters_without_gradient()
+    # It is another recipe than the usual.
+    plain.train_step(batch(0), RATE, settling=False)
+    assert "discriminator" in changed(tensors(plain), tensors(first))
+    saved = copy.deepcopy(first.state())
+    second = make(configuration)
+    second.resume(saved)
+    for system in (first, second):
+        system.train_step(batch(1), RATE, settling=False)
+        system.train_step(batch(2), RATE, settling=False)
+        system.train_step(batch(3), RATE, settling=True)
+    assert not changed(tensors(first), tensors(second))
+
+
+def test_the_discriminator_has_a_rate_of_its_own_that_falls_with_the_others(small):
+    own = make(small(learning_rate=1e-3, discriminator_learning_rate=4e-3))
+    usual = make(small(learning_rate=1e-3))
+    own.train_step(batch(), 0.5e-3, settling=False)
+    usual.train_step(batch(), 2e-3, settling=False)
+    # Half of the usual rate for one is half of the other's, 4e-3.
+    assert "discriminator" not in changed(tensors(own), tensors(usual))
+    assert "transfer" in changed(tensors(own), tensors(usual))
+
+
+def test_the_gradient_penalty_makes_the_discriminator_less_steep(small):
+    def slope(weight: float) -> float:
+        system = make(small(gradient_penalty=weight, penalty_every=2))
+        for step in range(20):
+            system.train_step(batch(step), 2e-3, settling=False)
+        discriminator = Discriminator(4)
+        discriminator.load_state_dict(dict(system.state().tensors["discriminator"]))
+        return float(gradient_penalty(discriminator, batch().targets).detach())
+
+    assert slope(100.0) < 0.5 * slope(0.0)
+
+
+def test_the_gradient_penalty_is_given_every_few_steps(small):
+    often, seldom = (make(small(gradient_penalty=1.0, penalty_every=k)) for k in (1, 2))
+    for system in (often, seldom):
+        system.train_step(batch(0), RATE, settling=False)
+    # The first step has it in both, and weighs twice as much where the next one has none.
+    assert "discriminator" in changed(tensors(often), tensors(seldom))
+    plain, penalised = (make(small(gradient_penalty=weight)) for weight in (0.0, 1.0))
+    losses = []
+    for step in range(2):
+        each = [s.train_step(batch(step), 1e-12, settling=False) for s in (plain, penalised)]
+        losses.append([float(metrics.discriminator) for metrics in each])
+    assert losses[0][1] > losses[0][0]
+    assert losses[1][1] == pytest.approx(losses[1][0], rel=1e-4)
+
+
+def test_the_discriminator_alone_sees_varied_pictures(small):
+    plain, augmented = (make(small(augment_discriminator=value)) for value in (False, True))
+    metrics = [s.train_step(batch(), RATE, settling=False) for s in (plain, augmented)]
+    assert float(metrics[0].discriminator) != float(metrics[1].discriminator)
+    assert float(metrics[0].adversarial) != float(metrics[1].adversarial)
+    assert float(metrics[0].restoration) == float(metrics[1].restoration)
+    assert float(metrics[0].recognition) == float(metrics[1].recognition)
+
+
+def test_generators_that_resize(small):
+    configuration = small()
+    sizes = replace(configuration.networks, upsampling="resize")
+    system = make(replace(configuration, networks=sizes))
+    metrics = system.train_step(batch(), RATE, settling=False)
+    assert not system.parameters_without_gradient()
+    other = make(configuration).train_step(batch(), RATE, settling=False)
+    assert float(metrics.restoration) != float(other.restoration)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dtir_train.datasets.draws import Draws
 
-def varied(pictures: Tensor, random: torch.Generator) -> Tensor:
+
+def varied(pictures: Tensor, draws: Draws) -> Tensor:
     """Changes each picture's colours, shifts it and cuts a square out of it.
 
     Brightness changes by up to 0.5 of 2, saturation is multiplied by up to 2, contrast by 0.5 to
@@ -20,17 +22,17 @@ def varied(pictures: Tensor, random: torch.Generator) -> Tensor:
 
     Args:
         pictures: float [N, 3, S, S] in [-1, 1].
-        random: on the CPU; source of every draw.
+        draws: for each of the pictures.
 
     Returns:
         The same shape and type; colours may leave [-1, 1].
     """
-    return _cut_out(_shifted(_recoloured(pictures, random), random), random)
+    return _cut_out(_shifted(_recoloured(pictures, draws), draws), draws)
 
 
-def _recoloured(pictures: Tensor, random: torch.Generator) -> Tensor:
-    draws = torch.rand(3, len(pictures), 1, 1, 1, generator=random).to(pictures)
-    brightness, saturation, contrast = draws[0] - 0.5, draws[1] * 2, draws[2] + 0.5
+def _recoloured(pictures: Tensor, draws: Draws) -> Tensor:
+    light, colour, span = draws.uniform(3, 1, 1, 1).to(pictures).unbind(dim=1)
+    brightness, saturation, contrast = light - 0.5, colour * 2, span + 0.5
     pictures = pictures + brightness
     grey = pictures.mean(dim=1, keepdim=True)
     pictures = grey + (pictures - grey) * saturation
@@ -39,10 +41,10 @@ def _recoloured(pictures: Tensor, random: torch.Generator) -> Tensor:
     return recoloured
 
 
-def _shifted(pictures: Tensor, random: torch.Generator) -> Tensor:
+def _shifted(pictures: Tensor, draws: Draws) -> Tensor:
     size = pictures.shape[-1]
     most = size // 8
-    places = torch.randint(0, 2 * most + 1, (len(pictures), 2), generator=random).tolist()
+    places = (draws.uniform(2) * (2 * most + 1)).long().tolist()
     padded = functional.pad(pictures, (most, most, most, most))
     return torch.stack(
         [
@@ -52,11 +54,11 @@ def _shifted(pictures: Tensor, random: torch.Generator) -> Tensor:
     )
 
 
-def _cut_out(pictures: Tensor, random: torch.Generator) -> Tensor:
-    count, size = len(pictures), pictures.shape[-1]
+def _cut_out(pictures: Tensor, draws: Draws) -> Tensor:
+    size = pictures.shape[-1]
     # A square whose middle is near the rim is cut short by it.
-    middles = torch.randint(0, size + 1, (2, count, 1), generator=random)
-    rows, columns = (torch.arange(size) - middles + 0.5).abs() < size / 4
+    middles = (draws.uniform(2, 1) * (size + 1)).long()
+    rows, columns = ((torch.arange(size) - middles + 0.5).abs() < size / 4).unbind(dim=1)
     kept = ~(rows[:, None, :, None] & columns[:, None, None, :])
     seen: Tensor = pictures * kept.to(pictures)
     return seen

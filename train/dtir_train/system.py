@@ -21,6 +21,7 @@ from dtir_train.channel import send
 from dtir_train.checkpoint import Checkpoint
 from dtir_train.configuration import Configuration
 from dtir_train.datasets import Batch
+from dtir_train.datasets.draws import Draws
 from dtir_train.discriminator_augmentation import varied
 from dtir_train.distillation import Student, Teacher, distillation_losses
 from dtir_train.losses import (
@@ -273,13 +274,17 @@ class System:
         return cartoons, features
 
     def _shown(self, targets: Tensor, cartoons: Tensor) -> tuple[Tensor, Tensor]:
-        """What the discriminator is given to see: a function of the step, as batches are."""
+        """What the discriminator is given to see, a function of the step, as batches are."""
         if not self.configuration.recipe.augment_discriminator:
             return targets, cartoons
-        seed = (self.configuration.seed, self.step, self._fabric.global_rank)
-        draw = np.random.default_rng(seed).integers(1 << 62)
-        random = torch.Generator().manual_seed(int(draw))
-        return varied(targets, random), varied(cartoons, random)
+        seed, step = self.configuration.seed, self.step
+        first = self._fabric.global_rank * len(cartoons)
+        places = range(first, first + len(cartoons))
+        # The batch itself draws under 0 and 1.
+        of_targets, of_cartoons = (
+            Draws((seed, step, domain, place) for place in places) for domain in (2, 3)
+        )
+        return varied(targets, of_targets), varied(cartoons, of_cartoons)
 
     def _jpeg_quality(self) -> int | None:
         """Of this step: the same in every process, and again after a resumption."""
