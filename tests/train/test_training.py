@@ -14,11 +14,21 @@ import torch
 
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
 from dtir_train import system as system_module
-from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_trained
+from dtir_train.checkpoint import (
+    CHECKPOINT_NAME,
+    load_checkpoint,
+    load_trained,
+    save_checkpoint,
+)
 from dtir_train.configuration import PRESETS
 from dtir_train.datasets import load_secret
 from dtir_train.networks import Recognizer
-from dtir_train.run_folder import METRICS_NAME, read_configuration, write_configuration
+from dtir_train.run_folder import (
+    CONFIGURATION_NAME,
+    METRICS_NAME,
+    read_configuration,
+    write_configuration,
+)
 from dtir_train.system import System
 from dtir_train.training import Execution, dry_run, fit, resume
 
@@ -335,6 +345,41 @@ def test_resuming_a_truncated_checkpoint_is_refused(small, tmp_path):
 def test_a_bad_execution_is_refused(name):
     with pytest.raises(ConfigurationError, match=name):
         Execution(**{name: 0})
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_bad_timeout_is_refused(timeout):
+    with pytest.raises(ConfigurationError, match="timeout"):
+        Execution(timeout=timeout)
+
+
+def test_resuming_with_other_labels_is_refused(small, tmp_path):
+    fit(small(steps=1), tmp_path, OFTEN)
+    saved = load_checkpoint(tmp_path)
+    save_checkpoint(replace(saved, labels=("a", "b")), tmp_path / CHECKPOINT_NAME)
+    with pytest.raises(ConfigurationError, match=r"reads a, b, the data has disc, square"):
+        resume(tmp_path, OFTEN)
+
+
+def test_resuming_a_run_of_an_older_version_is_refused(small, tmp_path):
+    fit(small(steps=1), tmp_path, OFTEN)
+    before = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    file = tmp_path / CONFIGURATION_NAME
+    file.write_text(file.read_text().replace('"version": 1', '"version": 0'))
+    with pytest.raises(ConfigurationError, match="version 0, .*use the dtir that wrote it"):
+        resume(tmp_path, OFTEN)
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
+
+
+def test_resuming_a_changed_checkpoint_is_refused(small, tmp_path):
+    fit(small(steps=1), tmp_path, OFTEN)
+    stream = bytearray((tmp_path / CHECKPOINT_NAME).read_bytes())
+    stream[-5] ^= 1
+    (tmp_path / CHECKPOINT_NAME).write_bytes(stream)
+    with pytest.raises(ConfigurationError, match="damaged or changed"):
+        resume(tmp_path, OFTEN)
+    with pytest.raises(ConfigurationError, match="damaged or changed"):
+        fit(replace(small(steps=1), start_from=str(tmp_path)), tmp_path / "new", OFTEN)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(small, tmp_path):
