@@ -184,7 +184,7 @@ class Soak:
                     sink.write(result)
 
             with self._pipeline.live(self._camera(lambda: ScriptedCamera(frames)), write) as run:
-                with urlopen(f"{web.url}stream", timeout=5) as viewer:
+                with urlopen(f"{web.url}stream", timeout=60) as viewer:
                     viewer.read(1000)
                 run.join()
         for file in self.folder.iterdir():
@@ -222,7 +222,7 @@ class Soak:
 
     def hang(self) -> None:
         """The driver's call does not come back in time."""
-        self._run(self._camera(lambda: ScriptedCamera(self._frames, 5, lambda: sleep(2.0))))
+        self._run(self._camera(lambda: ScriptedCamera(self._frames, 5, lambda: sleep(3.0))))
 
     def unplug(self) -> None:
         """The camera is gone in the middle."""
@@ -272,13 +272,18 @@ class Soak:
                 folder.unlink()
 
     def shutter(self) -> None:
-        """The shutter is shut and opened."""
-        source = self._camera(lambda: ScriptedCamera(self._frames))
+        """The shutter is shut and opened: a face, then a card, then a face again.
+
+        Raises:
+            RuntimeError: the run ended before.
+        """
+        source = self._camera(lambda: ScriptedCamera(self._frames, FOR_EVER))
         with self._pipeline.live(source, self.results.append) as run:
-            for move in (run.pause, run.resume):
-                run.join(LENGTH / RATE / 4)
+            for move, face in ((run.pause, True), (run.resume, False), (run.stop, True)):
+                while not self.results or bool(self.results[-1].faces) is not face:
+                    if run.join(0.02):
+                        raise RuntimeError("the run ended before the shutter had been opened")
                 move()
-            run.join()
 
     def _camera(self, open_device: Callable[[], ScriptedCamera]) -> LiveSource:
         return LiveSource("the camera", open_device, timeout=TIMEOUT)
@@ -328,7 +333,7 @@ def run_episode(soak: Soak, name: str, start: float) -> Sample:
 
 def _own_threads() -> list[str]:
     """The threads of dtir that are there, when they had the time that a hanging driver takes."""
-    deadline = monotonic() + 5.0
+    deadline = monotonic() + 30.0
     while True:
         left = [one.name for one in threading.enumerate() if one.name.startswith("dtir-")]
         if not left or monotonic() > deadline:

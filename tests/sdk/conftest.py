@@ -13,11 +13,16 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper
 
 from dtir_sdk.bundle import Bundle, TrainingData, write_bundle
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("sdk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sdk")
 
 SIZE = 32
 LABELS = ("female", "male")

@@ -108,7 +108,7 @@ class LiveSource(Source):
             BaseException: what ended the thread.
         """
         # In small steps, since a device that opens may bring the deadline forward.
-        while not place.wait(_GRACE):
+        while not place.wait(min(_GRACE, self._deadline - monotonic())):
             if monotonic() >= self._deadline:
                 raise SourceError(
                     f"{self.name} does not answer: check that it is on and connected, and start "
@@ -134,7 +134,6 @@ class LiveSource(Source):
     def _stream(self) -> None:
         device: Device | None = self._open_device()
         while device is not None:
-            self._expect(self._timeout)
             self.rate, self.length = device.rate, device.length
             self._opened.put(None)
             before = self._captured
