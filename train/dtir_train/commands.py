@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dtir_train.configuration import PRESETS, Configuration
+from dtir_train.evaluation.attributes import attributes
+from dtir_train.evaluation.channels import channels
+from dtir_train.evaluation.figures import figures
+from dtir_train.evaluation.people import people
 from dtir_train.evaluation.summary import summary
+from dtir_train.evaluation.table_2 import table_2
 from dtir_train.evaluation.table_3 import table_3
+from dtir_train.evaluation.table_4 import table_4
 from dtir_train.training import Execution, dry_run, fit, resume
 
 # What Fabric tells about its choices is said in the configuration already.
@@ -71,7 +77,13 @@ def resume_command(
 
 evaluate = tyro.extras.SubcommandApp()
 evaluate.command(summary)
-evaluate.command(table_3, name="table-3")
+evaluate.command(name="table-2")(table_2)
+evaluate.command(name="table-3")(table_3)
+evaluate.command(name="table-4")(table_4)
+evaluate.command(figures)
+evaluate.command(channels)
+evaluate.command(people)
+evaluate.command(attributes)
 
 app.command(
     evaluate, name="evaluate", help="Measure a bundle or a run: the paper's tables, and more."

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dtir_sdk.errors import BundleError, ConfigurationError, OutputError
+from dtir_train.cli import main
 from dtir_train.evaluation.channels import Channels, Passage, channels, to_markdown
 
 NAMES = ("jpeg-75", "h264-28", "noise-10", "half")
@@ -117,6 +118,13 @@ def test_results_that_cannot_be_written_are_an_error(bundle, secret, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="could not be written"):
         run((bundle,), secret, tmp_path / "file" / "out", channel=())
+
+
+def test_the_command_measures_channels(bundle, secret, tmp_path, capsys):
+    options = ["--no-align", "--channel", "jpeg-50", "--output", str(tmp_path / "out")]
+    main(["evaluate", "channels", str(bundle), "--secret", str(secret), *options])
+    assert "jpeg-50" in capsys.readouterr().out
+    assert (tmp_path / "out" / "channels-faces.png").is_file()
 
 
 def test_a_page_of_two_sources():

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from dtir_sdk.errors import BundleError, ConfigurationError, DataError, OutputError
+from dtir_train.cli import main
+from dtir_train.evaluation.people import people
+
+COOL, WARM = (200, 90, 60), (60, 90, 200)
+COLUMNS = ("mood", "identity")
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory, write_set, noisy):
+    """Makes a source of people, a picture each of every (identity, split, mood)."""
+
+    def make(name: str, *members: tuple[str, str, str], columns: tuple[str, ...] = COLUMNS) -> Path:
+        rows, pictures = [], {}
+        for number, (identity, split, mood) in enumerate(members):
+            rows.append((f"{number}.png", split, mood, identity)[: 2 + len(columns)])
+            pictures[f"{number}.png"] = noisy(COOL if mood == "cool" else WARM, number)
+        return write_set(tmp_path_factory.mktemp("crowd") / name, rows, pictures, columns)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def friends(crowd) -> Path:
+    """Person 7 was trained on; person 8 is in the test split only."""
+    members = [("7", "train", "cool"), ("9", "train", "warm")] * 8
+    return crowd("friends", *members, ("7", "test", "cool"), ("8", "test", "warm"))
+
+
+@pytest.fixture(scope="module")
+def strangers(crowd) -> Path:
+    """Of 5, 6, 7 and 8, person 7 is a stranger no more; one of 5's labels is wrong."""
+    return crowd(
+        "strangers",
+        *[("5", "test", "cool"), ("6", "test", "warm"), ("7", "test", "cool")] * 2,
+        *[("8", "test", "warm"), ("5", "test", "cool"), ("4", "train", "cool")],
+    )
+
+
+def run(bundle: Path, unseen: Path, seen: tuple[Path, ...], output: Path, **options) -> dict:
+    values = {"align": False, "preset": "tiny", "baseline_epochs": 0} | options
+    people(bundle, unseen=str(unseen), seen=tuple(map(str, seen)), output=output, **values)
+    return json.loads((output / "people.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def measured(bundle, strangers, friends, tmp_path_factory) -> tuple[dict, Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DTIR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        output = tmp_path_factory.mktemp("people")
+        return run(bundle, strangers, (friends,), output, baseline_epochs=40), output
+
+
+def test_who_was_trained_on_is_left_out(measured):
+    document = measured[0]
+    unseen, seen = document["splits"]
+    assert (unseen["seen"], unseen["people"]) == (False, 3)
+    assert unseen["recognition"]["pictures"] == 6
+    assert unseen["recognition"]["source"] == "strangers"
+    assert (document["dropped_people"], document["dropped_pictures"]) == (1, 2)
+    assert (seen["seen"], seen["people"], seen["recognition"]["pictures"]) == (True, 2, 2)
+    assert document["sources"] == [{"source": "friends", "people": 2, "unknown_because": None}]
+
+
+def test_what_is_left_is_read_and_restored(measured):
+    for split in measured[0]["splits"]:
+        assert split["recognition"]["accuracy"] == 1
+        assert split["restoration"]["psnr"] == pytest.approx(34.151, abs=1e-3)
+
+
+def test_the_baseline_is_trained_on_photos_of_the_seen(measured):
+    assert [split["recognition"]["photo_accuracy"] for split in measured[0]["splits"]] == [1, 1]
+
+
+def test_the_page_says_who_was_left_out(measured):
+    page = (measured[1] / "people.md").read_text()
+    assert "| strangers | no | 6 | 3 | 0 | 100.00% | 100.00% | 100.00% |" in page
+    assert "friends: 2 people in its training split; none of them is among those" in page
+    assert "2 pictures of 1 people were left out for that." in page
+
+
+def test_the_grid_shows_the_unseen_only(measured):
+    shown = cv2.imread(str(measured[1] / "people.png")).astype(int)
+    assert shown.shape == (3 * 32, 6 * 32, 3)
+    photos, cartoons, _ = shown.reshape(3, 32, -1, 3)
+    assert (cartoons == 255 - photos).all()
+
+
+def test_a_source_without_identities_is_said_to_be_unknown(bundle, crowd, strangers, tmp_path):
+    members = [("", split, mood) for split in ("train", "test") for mood in ("cool", "warm")]
+    anonymous = crowd("anonymous", *members, columns=("mood",))
+    document = run(bundle, strangers, (anonymous,), tmp_path)
+    (source,) = document["sources"]
+    assert source["people"] is None
+    assert "no column `identity`" in source["unknown_because"]
+    assert document["dropped_people"] == 0
+    assert document["splits"][1]["people"] is None
+    assert document["splits"][0]["recognition"]["photo_accuracy"] is None
+    page = (tmp_path / "people.md").read_text()
+    assert "anonymous: who is in it cannot be known" in page
+    assert "| anonymous | yes | 2 | ? | 0 |" in page
+
+
+def test_squeezed_pictures_are_stretched(bundle, strangers, friends, tmp_path):
+    document = run(bundle, strangers, (friends,), tmp_path, original_size=(64, 96))
+    assert document["original_size"] == [64, 96]
+    assert "stretched to 64 x 96" in (tmp_path / "people.md").read_text()
+    with pytest.raises(ConfigurationError, match="original_size is 0 x 1"):
+        run(bundle, strangers, (friends,), tmp_path, original_size=(0, 1))
+
+
+def test_nobody_left_is_refused(bundle, crowd, friends, tmp_path):
+    known = crowd("known", ("7", "test", "cool"), ("9", "test", "warm"))
+    with pytest.raises(DataError, match="everybody in its test split is in the training split of"):
+        run(bundle, known, (friends,), tmp_path)
+
+
+def test_unseen_people_must_have_identities(bundle, crowd, friends, tmp_path):
+    anonymous = crowd("a", ("", "test", "cool"), ("", "test", "warm"), columns=("mood",))
+    with pytest.raises(DataError, match="no column `identity`"):
+        run(bundle, anonymous, (friends,), tmp_path)
+
+
+def test_other_labels_are_refused(bundle, crowd, friends, tmp_path):
+    wet = crowd("wet", ("1", "test", "wet"), ("2", "test", "dry"))
+    with pytest.raises(ConfigurationError, match="recognises cool, warm, the data has dry, wet"):
+        run(bundle, wet, (friends,), tmp_path)
+
+
+def test_no_bundle_is_refused(strangers, friends, tmp_path):
+    with pytest.raises(BundleError, match="is not there"):
+        run(tmp_path / "nowhere", strangers, (friends,), tmp_path)
+
+
+def test_results_that_cannot_be_written_are_an_error(bundle, strangers, friends, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="could not be written"):
+        run(bundle, strangers, (friends,), tmp_path / "file" / "out")
+
+
+def test_the_command_measures_people(bundle, strangers, friends, tmp_path, capsys):
+    options = ["--no-align", "--baseline-epochs", "0", "--original-size", "40", "50"]
+    paths = ["--unseen", str(strangers), "--seen", str(friends), "--output", str(tmp_path)]
+    main(["evaluate", "people", str(bundle), *paths, *options])
+    assert "stretched to 40 x 50" in capsys.readouterr().out
+    assert (tmp_path / "people.json").is_file()
