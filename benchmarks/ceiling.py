@@ -11,12 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
 from conditions import write_report
 from interleaved import Call, Spread, Times, measure, spread
+from numpy.typing import NDArray
 from report import RESULTS, surroundings, table
 
 from dtir_sdk.errors import DtirError
@@ -81,7 +82,7 @@ def products(device: Literal["cpu", "cuda"], sides: Sequence[int] = SIDES) -> li
         ]
     made = []
     for side in sides:
-        made += [_torch_product(side, precision, "cpu") for precision in ("f32", "bf16")]
+        made += [_torch_product(side, precision, "cpu") for precision in ("f32", "bf16", "int8")]
         made += [_openvino_product(side, precision) for precision in ("f32", "bf16", "int8")]
     return made
 
@@ -107,8 +108,13 @@ def ceilings(made: Sequence[Product], times: Times) -> dict[Arithmetic, Ceiling]
 def _torch_product(side: int, precision: Arithmetic, device: str) -> Product:
     import torch
 
-    kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[precision]
     torch.manual_seed(0)
+    if precision == "int8":
+        quantised = [torch.randint(-127, 128, (side, side), dtype=torch.int8) for _ in range(2)]
+        sums = torch.empty((side, side), dtype=torch.int32)
+        # What torch's own quantised layers call: bytes in, whole numbers out, nothing converted.
+        return Product("torch", precision, side, lambda: torch._int_mm(*quantised, out=sums))
+    kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[precision]
     left, right = (torch.randn((side, side)).to(device, kind) for _ in range(2))
     output = torch.empty_like(left)
 
@@ -127,22 +133,31 @@ def _openvino_product(side: int, precision: Arithmetic) -> Product:
     from dtir_sdk.engines.openvino import core as openvino_core
 
     random = np.random.default_rng(0)
-    taken = ops.parameter([side, side], np.float32)
     weights = ops.constant(random.standard_normal((side, side), np.float32))
-    left, right = taken, weights
     if precision == "int8":
-        left, right = (
-            ops.fake_quantize(matrix, *(np.float32(edge) for edge in (-4, 4, -4, 4)), 255)
-            for matrix in (taken, weights)
-        )
+        # Bytes that are quantised already: a quantisation would be measured with the product.
+        matrix: NDArray[Any] = random.integers(0, 256, (side, side), dtype=np.uint8)
+        taken = ops.parameter([side, side], np.uint8)
+        left, right = _levels(ops.convert(taken, "f32"), 0, 255, 256), _levels(weights, -4, 4, 255)
+    else:
+        matrix = random.standard_normal((side, side), np.float32)
+        taken = ops.parameter([side, side], np.float32)
+        left, right = taken, weights
     model = openvino.Model([ops.matmul(left, right, False, False)], [taken])
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16",
     }
     request = openvino_core().compile_model(model, "CPU", options).create_infer_request()
-    request.set_input_tensor(openvino.Tensor(random.standard_normal((side, side), np.float32)))
+    request.set_input_tensor(openvino.Tensor(matrix))
     return Product("OpenVINO", precision, side, request.infer)
+
+
+def _levels(values: Any, least: float, most: float, count: int) -> Any:  # noqa: ANN401
+    from openvino import opset13 as ops
+
+    edges = (np.float32(edge) for edge in (least, most, least, most))
+    return ops.fake_quantize(values, *edges, count)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from subjects import (
     trained_subject,
 )
 
-from dtir_export.parity import picture_parity
+from dtir_export.parity import GATES, picture_parity
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import ConfigurationError, DtirError
 
@@ -58,7 +58,14 @@ _HEADER = (
     "GMAC/s",
     "of the ceiling",
     "cartoon PSNR",
+    "gate",
 )
+# What `dtir-export` asks of the cartoons that are computed in a precision.
+_LEAST_PSNR: dict[Arithmetic, float] = {
+    "bf16": GATES["fp32"].deployed.cartoon_psnr,
+    "f16": GATES["fp16"].reference.cartoon_psnr,
+    "int8": GATES["int8"].deployed.cartoon_psnr,
+}
 # Faces that set the ranges of INT8 and on which the peers' cartoons are compared.
 _FACES = 8
 
@@ -107,6 +114,9 @@ class Row:
         cartoon_psnr: dB against PyTorch in float32; for a bundle that was named, the PSNR that
             its own gate measured, or None.
         probability_difference: largest, against PyTorch in float32; None for such a bundle.
+        gate: whether the PSNR reaches what `dtir-export` asks for in this precision, on the faces
+            measured here; for such a bundle, on how many pictures its own gate was passed.
+            Nothing for float32, which the others are compared with.
     """
 
     peer: str
@@ -117,6 +127,7 @@ class Row:
     share_of_ceiling: float | None
     cartoon_psnr: float | None
     probability_difference: float | None
+    gate: str
 
 
 @dataclass(frozen=True)
@@ -236,9 +247,11 @@ def _measured(
         cartoons, probabilities = peer.both(batch)
         if peer.name in others:
             psnr, difference = _gated_psnr(others[peer.name]), None
+            gate = _own_gate(others[peer.name])
         else:
             psnr = picture_parity(expected[0], cartoons).psnr
             difference = float(np.abs(expected[1] - probabilities).max())
+            gate = reached(peer.precision, psnr)
         rows.append(
             Row(
                 peer.name,
@@ -249,6 +262,7 @@ def _measured(
                 gmacs / ceiling.gmacs if ceiling else None,
                 psnr,
                 difference,
+                gate,
             )
         )
     return Setting(
@@ -269,6 +283,21 @@ def _gated_psnr(bundle: Bundle) -> float | None:
         return None
 
 
+def _own_gate(bundle: Bundle) -> str:
+    parity = bundle.manifest.metrics.get("export_parity")
+    if not isinstance(parity, dict) or not parity.get("passed"):
+        return "none passed"
+    return f"passed on {parity['pictures']} pictures"
+
+
+def reached(precision: Arithmetic, psnr: float) -> str:
+    """Says whether cartoons of a PSNR, in dB, are as near as the precision's gate asks for."""
+    if precision not in _LEAST_PSNR:
+        return ""
+    least = _LEAST_PSNR[precision]
+    return f"{least:.0f} dB {'reached' if psnr >= least else 'missed'}"
+
+
 def lines(found: Sequence[Setting]) -> list[str]:
     """All settings as Markdown."""
     text = ["# Transfer and recognition", ""]
@@ -284,6 +313,7 @@ def lines(found: Sequence[Setting]) -> list[str]:
                 f"{row.transfer_gmacs:.0f}",
                 "" if row.share_of_ceiling is None else f"{row.share_of_ceiling:.0%}",
                 "" if row.cartoon_psnr is None else f"{row.cartoon_psnr:.1f}",
+                row.gate,
             ]
             for row in sorted(setting.rows, key=lambda row: row.both.median)
         ]

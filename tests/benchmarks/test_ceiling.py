@@ -29,6 +29,7 @@ def test_products_of_a_cpu():
     assert {(product.library, product.precision) for product in made} == {
         ("torch", "f32"),
         ("torch", "bf16"),
+        ("torch", "int8"),
         ("OpenVINO", "f32"),
         ("OpenVINO", "bf16"),
         ("OpenVINO", "int8"),
