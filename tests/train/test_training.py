@@ -366,7 +366,7 @@ def test_resuming_a_run_of_an_older_version_is_refused(small, tmp_path):
     before = (tmp_path / CHECKPOINT_NAME).read_bytes()
     file = tmp_path / CONFIGURATION_NAME
     file.write_text(file.read_text().replace('"version": 1', '"version": 0'))
-    with pytest.raises(ConfigurationError, match="version 0, .*use the dtir that wrote it"):
+    with pytest.raises(ConfigurationError, match=r"version 0, .*use the dtir that wrote it"):
         resume(tmp_path, OFTEN)
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
 
