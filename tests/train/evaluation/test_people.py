@@ -83,8 +83,8 @@ def test_the_baseline_is_trained_on_photos_of_the_seen(measured):
 def test_the_page_says_who_was_left_out(measured):
     page = (measured[1] / "people.md").read_text()
     assert "| strangers | no | 6 | 3 | 0 | 100.00% | 100.00% | 100.00% |" in page
-    assert "friends: 2 people in its training split; none of them is among those" in page
-    assert "2 pictures of 1 people were left out for that." in page
+    assert "- friends: none of the 2 people in its training split is among those" in page
+    assert "- Left out for that: 2 pictures of 1 people." in page
 
 
 def test_the_grid_shows_the_unseen_only(measured):
@@ -105,7 +105,7 @@ def test_a_source_without_identities_is_said_to_be_unknown(bundle, crowd, strang
     assert document["splits"][1]["people"] is None
     assert document["splits"][0]["recognition"]["photo_accuracy"] is None
     page = (tmp_path / "people.md").read_text()
-    assert "anonymous: who is in it cannot be known" in page
+    assert "- anonymous does not say who is in its pictures: some of the people" in page
     assert "| anonymous | yes | 2 | ? | 0 |" in page
 
 

@@ -203,21 +203,21 @@ def to_markdown(result: People) -> list[str]:
     ]
     lines = [*table(header, rows), ""]
     lines += [
-        f"{source.source}: who is in it cannot be known ({source.unknown_because}), so some of "
-        "the people called unseen may be in it."
+        f"- {source.source} does not say who is in its pictures: some of the people called unseen "
+        "may be in it."
         if source.people is None
-        else f"{source.source}: {source.people} people in its training split; none of them is "
+        else f"- {source.source}: none of the {source.people} people in its training split is "
         "among those called unseen."
         for source in result.sources
     ]
     lines.append(
-        f"{result.dropped_pictures} pictures of {result.dropped_people} people were left out for "
-        "that."
+        f"- Left out for that: {result.dropped_pictures} pictures of {result.dropped_people} "
+        "people."
     )
     if result.original_size is not None:
         width, height = result.original_size
         lines.append(
-            f"The unseen pictures were stretched to {width} x {height} before their faces were "
+            f"- The unseen pictures were stretched to {width} x {height} before their faces were "
             "cut out: they hold less detail than the others, which makes labels harder to read "
             "and photos easier to restore."
         )
