@@ -31,14 +31,15 @@ class Options:
 
     A run or a checkpoint is exported to ONNX, and compared with PyTorch on real pictures: where
     they differ too much, nothing is written. A bundle is split: the graphs that one party may
-    hold are checked and copied, and with --int8 quantised and compared.
+    hold are checked and copied, and with --fp16 or --int8 converted and compared.
 
     Attributes:
         source: A run's folder, a checkpoint, or a bundle; the newest run under runs/ if none,
             or else the model that comes with dtir.
         output: Folder of the bundle; a bundle there is replaced. If none, dtir-bundle, with
             the role at its end unless that is full.
-        fp16: Graphs in half precision, for GPUs: half the size. Of a run or a checkpoint.
+        fp16: Graphs in half precision, for GPUs: half the size. Of a run, a checkpoint, or a full
+            FP32 bundle.
         int8: Graphs in INT8 with FP32 where the gate needs it: a quarter of the size. Of a run, a
             checkpoint, or a full FP32 bundle with --pictures.
         engine: Build the graphs for this machine's card, too, so that the SDK starts at once:
@@ -48,8 +49,9 @@ class Options:
             authority the restore generator, full all three.
         name: Name of the bundle; the run's, or the bundle's own, if none.
         pictures: Private pictures to compare on, each a picture, a folder or a zip; those of the
-            run's configuration if none. With --int8 their training pictures calibrate, and their
-            test pictures are compared on.
+            run's configuration if none; the portrait that comes with dtir for --fp16 of a
+            bundle. With --int8 their training pictures calibrate, and their test pictures are
+            compared on.
         count: How many pictures to compare on at most; 256 if none, and 1000 with --fp16.
         metrics: JSON file of figures for the manifest, such as an evaluation's.
         model_card: JSON file with any of attribute, training_data (name, licence and pictures
@@ -117,16 +119,17 @@ def _export_graphs(
 ) -> Bundle:
     # Splitting a bundle needs neither PyTorch nor onnx: they are imported here only.
     try:
-        from dtir_export.exporting import export_checkpoint, quantize_bundle
+        from dtir_export.exporting import convert_bundle, export_checkpoint
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f'{error.name} is not installed: pip install "dtir[export]"'
         ) from error
 
-    if source.kind == "bundle":
-        exported = quantize_bundle(
+    if source.kind == "bundle" and precision != "fp32":
+        exported = convert_bundle(
             source.path,
             output,
+            precision=precision,
             role=options.role,
             name=options.name,
             pictures=options.pictures,
@@ -156,13 +159,8 @@ def _export_graphs(
 
 
 def _refuse_unused(options: Options, source: ExportSource) -> None:
-    if options.fp16:
-        raise ConfigurationError(
-            f"--fp16 is made of trained networks, and {source.path} ({source.why}) is a bundle: "
-            "name a run or a checkpoint"
-        )
-    judged = ("pictures", "count", "report")
-    for option in ("metrics", "model_card", *(() if options.int8 else judged)):
+    judged = () if options.fp16 or options.int8 else ("pictures", "count", "report")
+    for option in ("metrics", "model_card", *judged):
         if getattr(options, option) not in (None, ()):
             raise ConfigurationError(
                 f"--{option.replace('_', '-')} goes with a run or a checkpoint, and {source.path} "

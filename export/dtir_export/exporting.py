@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dtir_export.card import ModelCard, model_card, read_object
-from dtir_export.fallback import Layers
-from dtir_export.graphs import FloatPrecision, export_graphs
+from dtir_export.graphs import FloatPrecision, export_graph, export_graphs
+from dtir_export.half_graph import half_graphs
 from dtir_export.int8 import int8_graphs
 from dtir_export.original import GraphOriginal, Original, TrainedOriginal
 from dtir_export.parity import GATES, Gate, ParityReport, compare
 from dtir_export.pictures import GatePictures, PictureSources, run_sources
 from dtir_export.progress import Narrator
 from dtir_export.report import report_files, staged
+from dtir_export.tuning import tune
 from dtir_sdk.bundle import MAY_HOLD, Bundle, FilePrecision, ModelName, Role, write_bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
-from dtir_train.checkpoint import load_trained
+from dtir_sdk.sources import SAMPLE_PORTRAIT
+from dtir_train.checkpoint import TrainedNetworks, load_trained
 
 METRICS_KEY = "export_parity"
 BEFORE_KEY = "before_conversion"
@@ -132,10 +138,11 @@ def export_checkpoint(
     return _judge_and_write(original, graphs, sources, photos, identity, destination, narrator)
 
 
-def quantize_bundle(
+def convert_bundle(
     source: Path,
     output: Path,
     *,
+    precision: Literal["fp16", "int8"],
     role: Role = "full",
     name: str | None = None,
     pictures: Sequence[Path] = (),
@@ -144,16 +151,18 @@ def quantize_bundle(
     gate: Gate | None = None,
     narrator: Narrator | None = None,
 ) -> Exported:
-    """Makes an INT8 bundle of an FP32 bundle; where the parity gate fails, nothing is written.
+    """Converts an FP32 bundle; where the parity gate fails, nothing is written.
 
     Args:
         source: folder of a full bundle in FP32: the others do without a graph that the
             calibration or the gate needs.
         output: folder of the new bundle; a bundle there is replaced.
+        precision: of the new bundle.
         role: whose bundle it becomes.
         name: the new bundle's name; None keeps the old one.
-        pictures: private pictures, one source or more with training and test pictures; faces are
-            found and cut out as the SDK does.
+        pictures: private pictures; faces are found and cut out as the SDK does. INT8 needs one
+            source or more with training and test pictures; FP16, which nothing is fitted for,
+            is judged on the portrait that comes with dtir where there are none.
         count: see `export_checkpoint`, as for the arguments that follow.
         report_folder: where the report goes.
         gate: what is to be reached.
@@ -168,7 +177,7 @@ def quantize_bundle(
         DtirError: as `export_checkpoint`.
     """
     narrator = narrator or Narrator()
-    destination = _destination(output, report_folder, "int8", count, gate)
+    destination = _destination(output, report_folder, precision, count, gate)
     if output.resolve().is_relative_to(source.resolve()):
         raise ConfigurationError(
             f"{output} lies in the bundle that is to be converted: name another folder with "
@@ -180,9 +189,9 @@ def quantize_bundle(
     if manifest.role != "full" or stored != {"fp32"} or len(manifest.files) < 3:
         raise BundleError(
             f"{source} is a bundle of the role {manifest.role!r} in {', '.join(sorted(stored))}: "
-            "INT8 is made of a full bundle in fp32, and of that a bundle of any role"
+            f"{precision} is made of a full bundle in fp32, and of that a bundle of any role"
         )
-    if not pictures:
+    if not pictures and precision == "int8":
         raise ConfigurationError(
             f"{source} is a bundle, which does not say where pictures to calibrate and judge on "
             "are: name some with --pictures"
@@ -198,9 +207,14 @@ def quantize_bundle(
         ),
         {BEFORE_KEY: dict(manifest.metrics)},
     )
+    if not pictures:
+        narrator.tell("no --pictures: judged on the portrait that comes with dtir, and on no other")
+        pictures = (SAMPLE_PORTRAIT,)
     sources = PictureSources(tuple(map(str, pictures)), manifest.image_size, align=True, seed=None)
     photos = _gate_pictures(sources, destination)
     graphs = {model: files[model] for model in _models(role)}
+    if precision == "fp16":
+        graphs = half_graphs(graphs)
     return _judge_and_write(original, graphs, sources, photos, identity, destination, narrator)
 
 
@@ -247,11 +261,9 @@ def _judge_and_write(
     destination: _Destination,
     narrator: Narrator,
 ) -> Exported:
-    layers: Mapping[ModelName, Layers] = {}
-    calibrated = 0
+    quantization: Mapping[str, Any] = {}
     if destination.precision == "int8":
         calibration = sources.take(_CALIBRATION, "train").pictures
-        calibrated = len(calibration)
         cartoons = original.outputs(calibration, narrator).cartoons
         assert cartoons is not None
         made = int8_graphs(
@@ -261,8 +273,16 @@ def _judge_and_write(
             original.classes,
             destination.gate.reference,
             narrator,
+            partial(_tuned, original.networks, narrator)
+            if isinstance(original, TrainedOriginal)
+            else None,
         )
-        graphs, layers = made.graphs, made.layers
+        graphs = made.graphs
+        quantization = {
+            "calibration_pictures": len(calibration),
+            "layers": {model: asdict(found) for model, found in made.layers.items()},
+            "fine_tuned": list(made.tuned),
+        }
     comparison = compare(
         original,
         graphs,
@@ -273,14 +293,6 @@ def _judge_and_write(
     )
     report = comparison.report
     report.check()
-    quantization = (
-        {
-            "calibration_pictures": calibrated,
-            "layers": {model: asdict(found) for model, found in layers.items()},
-        }
-        if layers
-        else {}
-    )
 
     narrator.tell(f"writing {destination.output}")
     card = identity.card
@@ -300,6 +312,24 @@ def _judge_and_write(
         )
         place()
     return Exported(bundle, report, destination.report_folder)
+
+
+def _tuned(
+    networks: TrainedNetworks,
+    narrator: Narrator,
+    model: ModelName,
+    ranges: Mapping[str, float],
+    pictures: NDArray[np.uint8],
+) -> bytes:
+    """Fine-tunes a network for INT8, and gives its graph."""
+    # The graphs' names are the networks', within the wrapper that takes bytes.
+    named = {
+        weight.removeprefix("network.").removesuffix(".weight"): largest
+        for weight, largest in ranges.items()
+    }
+    text = f"{model}: calibration alone misses the gate, fine-tuning it for INT8"
+    network = tune(getattr(networks, model), named, pictures, narrator, text)
+    return export_graph(model, replace(networks, **{model: network}))
 
 
 def _figures(report: ParityReport) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from dtir_export.graphs import signature
 from dtir_export.half_arithmetic import half_outputs
+from dtir_export.half_graph import rounding_graphs
 from dtir_export.original import (
     BATCH,
+    GraphOriginal,
     Original,
     Outputs,
     Pictures,
@@ -165,7 +167,8 @@ class ParityReport:
         precision: that the graphs are stored in.
         reference: ONNX Runtime, with the graphs as they are stored.
         deployed: the SDK's choice.
-        arithmetic: PyTorch in FP16, for FP16 graphs, judged as the reference: on a CPU the engines
+        arithmetic: FP16 as a GPU computes it, for FP16 graphs, judged as the reference: PyTorch in
+            FP16, or of a bundle its FP32 graphs with every number rounded. On a CPU the engines
             read FP16 and compute in FP32. None for other precisions.
         gate: what had to be reached.
     """
@@ -183,7 +186,7 @@ class ParityReport:
         """Says, a short text each, what was not reached; empty where the gate is passed."""
         half = self.arithmetic
         return (
-            *(() if half is None else _failures("PyTorch in fp16", half, self.gate.reference)),
+            *(() if half is None else _failures("fp16 arithmetic", half, self.gate.reference)),
             *_failures("onnxruntime", self.reference, self.gate.reference),
             *_failures("the SDK's engine", self.deployed, self.gate.deployed),
         )
@@ -269,6 +272,11 @@ def compare(
     if precision == "fp16" and isinstance(original, TrainedOriginal):
         half = half_outputs(original.networks, [*graphs], photos.pictures, expected, narrator)
         arithmetic = _parity("PyTorch on cpu, fp16", expected, half)
+    elif precision == "fp16" and isinstance(original, GraphOriginal):
+        rounding = rounding_graphs({model: original.graphs[model] for model in graphs})
+        judge = _Judged(original, rounding, "fp32", photos.pictures, expected, narrator)
+        half, name = judge.run("reference")
+        arithmetic = _parity(f"{name}, every number rounded to fp16", expected, half)
     reference, reference_name = judged.run("reference")
     deployed, deployed_name = judged.run("deployed")
     report = ParityReport(

@@ -81,7 +81,7 @@ def test_options_of_a_run_are_refused_for_a_bundle(run_cli: Run, bundle: Path) -
 
 def test_precisions_that_do_not_go(run_cli: Run, bundle: Path, checkpoint: Path) -> None:
     one_line(run_cli(checkpoint, "--fp16", "--int8"), "ask for one of them")
-    one_line(run_cli(bundle, "--fp16"), "name a run or a checkpoint")
+    one_line(run_cli(bundle, "--fp16", "--model-card", "a.json"), "--model-card goes with a run")
     one_line(run_cli(bundle, "--int8"), "name some with --pictures")
     one_line(run_cli(bundle, "--int8", "--metrics", "a.json"), "--metrics goes with a run")
 
@@ -94,6 +94,22 @@ def test_half_precision(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
     assert "GPU's arithmetic (PyTorch on cpu, fp16): cartoon PSNR" in output
     (file,) = Bundle.open(tmp_path / "dtir-bundle-edge").manifest.files.values()
     assert file.precision == "fp16"
+
+
+def test_half_precision_of_the_bundled_model(
+    run_cli: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a new user types, with no run and no pictures."""
+    monkeypatch.setattr("dtir_export.source.default_folder", lambda: bundle)
+    code, output, errors = run_cli("--fp16")
+    assert (code, errors) == (0, "")
+    assert "judged on the portrait that comes with dtir, and on no other" in output
+    assert (
+        "parity on 1 pictures, GPU's arithmetic (onnxruntime on cpu, fp32, every number" in output
+    )
+    manifest = Bundle.open(tmp_path / "dtir-bundle").manifest
+    assert {file.precision for file in manifest.files.values()} == {"fp16"}
+    assert manifest.metrics["export_parity"]["pictures"] == 1
 
 
 def test_an_engine_that_is_not_there_is_told_before_the_export(

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dtir_export import exporting
-from dtir_export.exporting import Exported, export_checkpoint, quantize_bundle
+from dtir_export import exporting, parity
+from dtir_export.exporting import Exported, convert_bundle, export_checkpoint
 from dtir_export.parity import GATES, ParityError
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
 from dtir_sdk.bundle import MAY_HOLD
@@ -166,8 +166,12 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_int8_of_a_bundle(exported: Exported, photos: Path, tmp_path: Path) -> None:
-    made = quantize_bundle(
-        exported.bundle.folder, tmp_path / "int8", role="edge", pictures=(photos,)
+    made = convert_bundle(
+        exported.bundle.folder,
+        tmp_path / "int8",
+        precision="int8",
+        role="edge",
+        pictures=(photos,),
     )
     manifest = made.bundle.manifest
     assert (manifest.role, manifest.name) == ("edge", "shapes")
@@ -179,15 +183,52 @@ def test_int8_of_a_bundle(exported: Exported, photos: Path, tmp_path: Path) -> N
     assert made.report.original == "the FP32 graphs"
 
 
-def test_bundles_that_are_not_quantised(
-    exported: Exported, checkpoint: Path, tmp_path: Path
+def test_half_precision_of_a_bundle(exported: Exported, photos: Path, tmp_path: Path) -> None:
+    folder = exported.bundle.folder
+    half = convert_bundle(folder, tmp_path / "half", precision="fp16", pictures=(photos,))
+    manifest = half.bundle.manifest
+    assert {file.precision for file in manifest.files.values()} == {"fp16"}
+    assert set(manifest.files) == {"transfer", "recognizer", "restorer"}
+    assert manifest.metrics["before_conversion"]["accuracy"] == 0.9
+    assert half.report.pictures == 2
+    assert half.report.arithmetic is not None
+    assert half.report.arithmetic.engine.endswith("every number rounded to fp16")
+    assert half.report.arithmetic.transfer.psnr > 45
+    pictures, _ = generated_secret(2, 32, 9)
+    with Transfer(half.bundle) as transfer, Transfer(exported.bundle) as full:
+        assert np.abs(transfer(pictures).astype(int) - full(pictures)).mean() < 1
+
+
+def test_half_precision_is_judged_by_its_arithmetic(
+    exported: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    perturb: Callable,
+) -> None:
+    """What the engines of this CPU do not see, the rounded graphs do."""
+    original = parity.rounding_graphs
+
+    def spoilt(graphs: dict[str, bytes]) -> dict[str, bytes]:
+        rounded = original(graphs)
+        return {**rounded, "transfer": perturb(rounded["transfer"])}
+
+    monkeypatch.setattr(parity, "rounding_graphs", spoilt)
+    with pytest.raises(ParityError, match=r"fp16 arithmetic: cartoon PSNR .* dB, not 45\.0"):
+        convert_bundle(exported.bundle.folder, tmp_path / "half", precision="fp16")
+    assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_bundles_that_are_not_converted(
+    exported: Exported, checkpoint: Path, tmp_path: Path, precision: str
 ) -> None:
     folder = exported.bundle.folder
-    with pytest.raises(ConfigurationError, match="--pictures"):
-        quantize_bundle(folder, tmp_path / "out")
+    if precision == "int8":
+        with pytest.raises(ConfigurationError, match="--pictures"):
+            convert_bundle(folder, tmp_path / "out", precision="int8")
     with pytest.raises(ConfigurationError, match="--output"):
-        quantize_bundle(folder, folder / "inside", pictures=(tmp_path,))
+        convert_bundle(folder, folder / "inside", precision=precision, pictures=(tmp_path,))
     part = export_checkpoint(checkpoint, tmp_path / "part", role="edge", count=2).bundle.folder
     with pytest.raises(BundleError, match=r"role 'edge' in fp32.*full bundle"):
-        quantize_bundle(part, tmp_path / "out", pictures=(tmp_path,))
+        convert_bundle(part, tmp_path / "out", precision=precision, pictures=(tmp_path,))
     assert not (tmp_path / "out").exists()
