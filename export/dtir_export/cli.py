@@ -41,7 +41,8 @@ class Options:
         fp16: Graphs in half precision, for GPUs: half the size. Of a run, a checkpoint, or a full
             FP32 bundle.
         int8: Graphs in INT8 with FP32 where the gate needs it: a quarter of the size. Of a run, a
-            checkpoint, or a full FP32 bundle with --pictures.
+            checkpoint, whose networks are fine-tuned where calibration alone misses the gate, or of
+            a full FP32 bundle with --pictures.
         engine: Build the graphs for this machine's card, too, so that the SDK starts at once:
             tensorrt or tensorrt-rtx. With onnx, what needs building is built when it is first
             used.

@@ -272,6 +272,36 @@ def test_not_a_number(tiny, name):
         engine.infer(np.full((1, 32, 32, 3), 9, np.uint8))
 
 
+class Giving(engines.Engine):
+    """Gives what it was made with."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        info = engines.EngineInfo("giving", "cpu", "none", "f32", "a test")
+        super().__init__(info, Signature((), ()))
+        self.numbers = numbers
+
+    def _infer(self, _):
+        return self.numbers
+
+    def _release(self):
+        pass
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_every_number_that_is_not_finite_is_found(kind):
+    batch = np.zeros((2, 1, 1, 3), np.uint8)
+    for bad in (np.nan, np.inf, -np.inf):
+        for place in range(6):
+            numbers = np.full((2, 3), 0.5, kind)
+            numbers.flat[place] = bad
+            with pytest.raises(EngineError, match="not finite"):
+                Giving(numbers).infer(batch)
+    # Their squares are not to be had in this type, and they are numbers all the same.
+    large = np.full((2, 3), np.finfo(kind).max, kind)
+    assert Giving(large).infer(batch) is large
+
+
 def test_precisions(graph):
     assert load(graph, choose("openvino"), "f32").info.precision == "f32"
     assert load(graph, choose("onnxruntime", "cpu"), "f32").info.precision == "fp32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -172,7 +173,7 @@ class _Closable(ABC):
 
     def _check_finite(self, *outputs: Array | None) -> None:
         for output in outputs:
-            if output is not None and output.dtype.kind == "f" and not np.isfinite(output).all():
+            if output is not None and output.dtype.kind == "f" and not _finite(output):
                 raise EngineError(
                     f"{self.info.engine} gave numbers that are not finite: result refused"
                 )
@@ -180,6 +181,12 @@ class _Closable(ABC):
     @abstractmethod
     def _release(self) -> None:
         """Drops what is held, under the lock."""
+
+
+def _finite(numbers: Array) -> bool:
+    # One call where NumPy needs two; squares do not cancel each other out. Where these are too
+    # large, the numbers themselves need not be.
+    return math.isfinite(np.vdot(numbers, numbers)) or bool(np.isfinite(numbers).all())
 
 
 class Engine(_Closable):
