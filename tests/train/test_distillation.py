@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import math
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from dtir_train.distillation import (
 )
 from dtir_train.losses import dissimilarity_loss
 from dtir_train.networks import Generator
-from dtir_train.run_folder import read_configuration, write_configuration
+from dtir_train.run_folder import METRICS_NAME, read_configuration, write_configuration
 from dtir_train.system import DEPLOYED, System
 from dtir_train.training import Execution, dry_run, fit, resume
 
@@ -345,3 +346,37 @@ def test_the_command_takes_a_teacher(small, teacher, options, tmp_path, capsys):
         ]
     )
     assert "finite gradient" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_do_as_one_with_a_teacher_and_a_penalty(
+    small, teacher, tmp_path, command, options, tensors
+):
+    recipe = {
+        "adversarial_loss": "relativistic",
+        "gradient_penalty": 10.0,
+        "penalty_every": 1,
+        "augment_discriminator": True,
+    }
+    configuration = replace(small(steps=3, **recipe), teacher=str(teacher))
+    fit(configuration, tmp_path / "one", OFTEN)
+    words = [f"--recipe.{name.replace('_', '-')}={value}" for name, value in recipe.items()]
+    words = [word.replace("=True", "") for word in words]
+    arguments = [f"--run={tmp_path / 'two'}", *options(small(steps=3)), *words]
+    both = command.run(
+        "fit", "tiny", *arguments, f"--teacher={teacher}", "--log-every=1", "--processes=2"
+    )
+    assert both.returncode == 0, both.stderr
+    rows = [
+        list(csv.DictReader((tmp_path / run / METRICS_NAME).read_text().splitlines()))[:2]
+        for run in ("one", "two")
+    ]
+    for one, two in zip(*rows, strict=True):
+        for name in ("discriminator", "adversarial", "teacher_features", "teacher_cartoons"):
+            assert float(one[name]) == pytest.approx(float(two[name]), rel=1e-3), name
+    alone, shared = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    for name, value in alone.items():
+        # Biases have no part in a relativistic loss, or none before an InstanceNorm: Adam steps by
+        # what rounding leaves.
+        if name.startswith(("discriminator/", "projections/")) and name.endswith("weight"):
+            assert (value - shared[name]).square().mean().sqrt() < 2e-4, name
