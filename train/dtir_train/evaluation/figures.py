@@ -24,9 +24,10 @@ from dtir_train.evaluation.systems import TrainedSystem, open_system
 
 _GRID_COLUMNS = 8
 _TEXTURE_SAMPLES = 4
-_DIFFERENCE_GAIN, _RESIDUAL_GAIN = 5, 8
+_DIFFERENCE_GAIN, _RESIDUAL_GAIN = 5, 16
 # Detail finer than this blur, in pixels, is what the texture picture shows.
 _FINE = 1.0
+_FLAT = 0.1
 _TSNE_SIDE, _TSNE_COMPONENTS, _PERPLEXITY = 32, 50, 30
 
 
@@ -51,13 +52,13 @@ class Figures:
 
     Attributes:
         likeness: one for each blur.
-        fine_detail: name of a set of pictures (source, transferred, target) to the root mean
-            square of its detail finer than a blur of 1 pixel, in levels of a byte.
+        flat: name of a set of pictures (source, transferred, target) to the share of its pixels
+            with less than a tenth of a level of a byte of detail finer than a blur of 1 pixel.
         points: pictures of each set in the t-SNE.
     """
 
     likeness: tuple[Likeness, ...]
-    fine_detail: dict[str, float]
+    flat: dict[str, float]
     points: int
 
 
@@ -73,9 +74,9 @@ def figures(
     """Figures 6 to 9: samples, t-SNE before and after transfer, and what tells cartoons apart.
 
     Leaves figures.png (rows of photos, cartoons, restored photos and their difference, five times
-    as strong), figures-tsne.png, and figures-texture.png (detail of cartoons and target pictures,
-    and how strong it is by its fineness). Trains two classifiers for each blur: about half an
-    hour on two cores with `edge`.
+    as strong), figures-tsne.png, and figures-texture.png (fine detail of cartoons and target
+    pictures, and how much of them has how little of it). Trains two classifiers for each blur:
+    about half an hour on two cores with `edge`.
 
     Args:
         subject: the system and the pictures.
@@ -126,7 +127,7 @@ def figures(
             )
             for blur in blurs
         ),
-        {name: _fine_detail(pictures) for name, pictures in sets.items()},
+        {name: float((_detail(pictures) < _FLAT).mean()) for name, pictures in sets.items()},
         min(points, *map(len, sets.values())),
     )
     write_atomically(subject.output / "figures-tsne.png", _tsne(sets, result, subject.seed))
@@ -141,15 +142,15 @@ def to_markdown(result: Figures) -> list[str]:
         (f"{one.blur:g}" if one.blur else "not", f"{one.source:.1%}", f"{one.transferred:.1%}")
         for one in result.likeness
     ]
-    details = ", ".join(f"{name} {level:.2f}" for name, level in result.fine_detail.items())
+    flat = ", ".join(f"{name} {share:.1%}" for name, share in result.flat.items())
     return [
         "How often a classifier tells two sets of held-out pictures apart (50% is perfect "
         "likeness):",
         "",
         *table(header, rows),
         "",
-        f"Detail finer than a blur of {_FINE:g} pixel, root mean square in levels of a byte: "
-        f"{details}.",
+        f"Flat pixels, with less than {_FLAT:g} levels of a byte of detail finer than a blur of "
+        f"{_FINE:g} pixel: {flat}.",
     ]
 
 
@@ -178,8 +179,9 @@ def _residual(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     return values - cv2.GaussianBlur(values, (0, 0), _FINE)
 
 
-def _fine_detail(pictures: NDArray[np.uint8]) -> float:
-    return float(np.sqrt(np.mean([np.square(_residual(one)).mean() for one in pictures])))
+def _detail(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How strong the fine detail is at each pixel: float32 [N, S, S], in levels of a byte."""
+    return np.stack([np.abs(_residual(one)).mean(axis=2) for one in pictures])
 
 
 def _tsne(sets: Mapping[str, NDArray[np.uint8]], result: Figures, seed: int) -> bytes:
@@ -214,7 +216,7 @@ def _tsne(sets: Mapping[str, NDArray[np.uint8]], result: Figures, seed: int) -> 
 
 
 def _texture(sets: Mapping[str, NDArray[np.uint8]]) -> bytes:
-    """Draws cartoons, target pictures, their fine detail amplified, and the sets' spectra."""
+    """Draws cartoons, target pictures, their fine detail amplified, and how much has how little."""
     figure, plots = plot(8, 9, 3)
     for axes, name in zip(plots, ("transferred", "target"), strict=False):
         pictures = sets[name][evenly(len(sets[name]), _TEXTURE_SAMPLES)]
@@ -229,28 +231,15 @@ def _texture(sets: Mapping[str, NDArray[np.uint8]]) -> bytes:
         axes.set_title(f"{name}, and its fine detail x{_RESIDUAL_GAIN}", fontsize=10)
         axes.set_axis_off()
     for name, pictures in sets.items():
-        plots[2].plot(*_spectrum(pictures), label=name)
-    plots[2].set_yscale("log")
-    plots[2].set_title("mean power of detail by its fineness", fontsize=10)
-    plots[2].set_xlabel("cycles a pixel (0.5 is as fine as pixels are)")
+        detail = np.sort(_detail(pictures).ravel())[:: max(1, pictures.size // 30_000)]
+        plots[2].plot(detail, np.linspace(0, 100, len(detail)), label=name)
+    # Linear for what is flat: a logarithm has no place for nothing.
+    plots[2].set_xscale("symlog", linthresh=_FLAT)
+    plots[2].set_title("pixels with no more fine detail than this", fontsize=10)
+    plots[2].set_xlabel("fine detail, levels of a byte")
+    plots[2].set_ylabel("pixels, %")
     plots[2].legend(frameon=False, fontsize=8)
     return as_png(figure)
-
-
-def _spectrum(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean power of the pictures' brightness by frequency, in cycles a pixel, up to 0.5."""
-    side = pictures.shape[1]
-    window = np.outer(np.hanning(side), np.hanning(side))
-    power = np.zeros((side, side))
-    for one in pictures:
-        grey = one.mean(axis=2)
-        power += np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
-    frequency = np.fft.fftfreq(side)
-    radius = np.hypot(frequency[:, np.newaxis], frequency)
-    rings = np.minimum((radius * side).round().astype(np.int64), side // 2 + 1).ravel()
-    means = np.bincount(rings, power.ravel() / len(pictures)) / np.bincount(rings)
-    ring = np.arange(1, side // 2 + 1)
-    return ring / side, means[ring]
 
 
 def _check_sklearn() -> None:
