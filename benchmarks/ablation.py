@@ -343,7 +343,7 @@ def lines(found: Sequence[Outcome], arguments: Arguments) -> list[str]:
 
 
 def plot(found: Sequence[Outcome]) -> Figure:
-    """Accuracy, PSNR and likeness of all variants as bars, with the first one's as a line."""
+    """Accuracy, PSNR and likeness of all variants as points, with the first one's as a line."""
     from matplotlib.figure import Figure
 
     panels = (
@@ -357,11 +357,13 @@ def plot(found: Sequence[Outcome]) -> Figure:
     for axes, (title, values) in zip(
         figure.subplots(1, len(panels), sharey=True), panels, strict=True
     ):
-        bars = axes.barh(names, values, color="tab:gray")
-        axes.bar_label(bars, [f" {value:.1f}" for value in values])
+        # Points, since bars that do not begin at 0 would mislead.
         axes.axvline(values[0], color="tab:orange", linewidth=1)
-        spread = max(max(values) - min(values), 0.1)
-        axes.set_xlim(min(values) - 0.5 * spread, max(values) + 0.5 * spread)
+        axes.plot(values, names, "o", color="tab:gray")
+        for value, name in zip(values, names, strict=True):
+            axes.annotate(f"  {value:.1f}", (value, name), va="center", fontsize="small")
+        margin = 0.4 * max(max(values) - min(values), 1.0)
+        axes.set_xlim(min(values) - margin, max(values) + 2 * margin)
         axes.set_title(title, fontsize="medium")
         axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()
