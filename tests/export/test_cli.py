@@ -167,7 +167,7 @@ def test_bad_checkpoints(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None
     data = checkpoint.read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
     one_line(run_cli("cut.safetensors"), "truncated or not a checkpoint")
-    (tmp_path / "other.safetensors").write_bytes(data.replace(b"dtir-checkpoint-1", b"x" * 17))
+    (tmp_path / "other.safetensors").write_bytes(data.replace(b"dtir-checkpoint-2", b"x" * 17))
     one_line(run_cli("other.safetensors"), "not a checkpoint of this dtir")
     other = data.replace(b'\\"channels\\": 4', b'\\"channels\\": 5').replace(
         b'"channels": 4', b'"channels": 5'
