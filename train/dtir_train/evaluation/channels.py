@@ -221,9 +221,10 @@ def _through(
                 restoration.ssim,
             )
         )
-        arrivals.append(arrival.pictures[shown])
-        restorations.append(restored[shown])
-    return passages, _Sample(photos[shown], tuple(arrivals), tuple(restorations))
+        # Copies: a view would keep every picture of every channel in memory.
+        arrivals.append(arrival.pictures[shown].copy())
+        restorations.append(restored[shown].copy())
+    return passages, _Sample(photos[shown].copy(), tuple(arrivals), tuple(restorations))
 
 
 def _by_source_and_channel(passages: list[Passage]) -> list[Passage]:
