@@ -83,6 +83,6 @@ def random_backgrounds(size: int, draws: Draws) -> Tensor:
         tint = draws.normal(3, octave, octave) * 0.5
         smooth = functional.interpolate(grey + tint, (size, size), mode="bilinear")
         blocks = functional.interpolate(grey + tint, (size, size), mode="nearest")
-        hard = (draws.uniform(1, 1, 1) < 0.3).float()
-        picture += strength * (hard * blocks + (1 - hard) * smooth)
+        hard = draws.uniform(1, 1, 1) < 0.3
+        picture += strength * torch.where(hard, blocks, smooth)
     return picture.clamp(0, 255)
