@@ -1,6 +1,6 @@
 """Training speed, `edge` at 128x128: `python benchmarks/training.py`.
 
-dtir's own loop (decoded once, batches made in a thread, bf16, channels last; as it is and compiled)
+dtir's own loop (decoded once, bf16, channels last; as it is and compiled)
 against the loop that one would write at first: PyTorch in float32, JPEG files decoded for each
 batch by a DataLoader, nothing compiled. All train the same four networks with the same losses, in
 turns. The first loop's pictures are only resized and mirrored; dtir's are also moved, recoloured
@@ -63,7 +63,7 @@ class OurLoop:
         secret = load_secret(configuration.data, size, "train")
         target = load_target(configuration.data, size, "train")
         self._batches = Batches(secret, target, configuration.data, recipe.batch_size, seed=0)
-        self._prepared = self._batches.prepared(0, _ENOUGH)
+        self._prepared = self._batches.prepared(0, _ENOUGH, ahead=False)
         self._system = System(configuration, secret.label_names, self._fabric, compiled)
         self._rate = recipe.learning_rate
         self.waited = self.total = 0.0
@@ -85,7 +85,7 @@ class OurLoop:
         return (perf_counter() - began) / count
 
     def close(self) -> None:
-        """Ends the thread that makes batches."""
+        """Ends the making of batches."""
         self._prepared.close()
 
 
@@ -298,7 +298,7 @@ def lines(rows: Sequence[Row], alone: float, preset: str, size: int) -> list[str
         "# Training speed",
         "",
         f"`{preset}` at {size}x{size}, on the CPU. Making one of dtir's batches by itself takes "
-        f"{alone:.1f} ms; it is made while the step before is trained.",
+        f"{alone:.1f} ms.",
         "",
         *table(header, body),
     ]

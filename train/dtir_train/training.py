@@ -222,7 +222,8 @@ def _train(
         _board(folder, system.step, first) as board,
         _progress(schedule.steps, system.step, first) as (bar, task),
     ):
-        for made in batches.prepared(system.step, schedule.steps):
+        ahead = fabric.device.type != "cpu"
+        for made in batches.prepared(system.step, schedule.steps, ahead=ahead):
             step, batch = system.step, on_device(made, fabric)
             metrics = system.train_step(batch, schedule.rate(step), schedule.settles(step))
             losses = _mean_over_processes(metrics, fabric)

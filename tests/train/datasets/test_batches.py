@@ -161,23 +161,25 @@ def test_targets_have_no_random_backgrounds():
     assert torch.equal(targets[..., SIZE // 2 :], torch.ones(12, 3, SIZE, SIZE // 2))
 
 
-def test_batches_prepared_ahead_are_the_same():
+@pytest.mark.parametrize("ahead", [True, False])
+def test_batches_prepared_are_the_same(ahead):
     batches = Batches(numbered(30), numbered(5), VARIED, 4, 3)
-    made = list(batches.prepared(2, 9))
+    made = list(batches.prepared(2, 9, ahead=ahead))
     assert len(made) == 7
     for step, batch in enumerate(made, start=2):
         assert torch.equal(batch.photos, batches[step].photos)
-    assert not list(batches.prepared(9, 9))
+    assert not list(batches.prepared(9, 9, ahead=ahead))
 
 
-def test_what_goes_wrong_ahead_is_told_in_its_turn():
+@pytest.mark.parametrize("ahead", [True, False])
+def test_what_goes_wrong_is_told_in_its_turn(ahead):
     class Broken(Batches):
         def __getitem__(self, step):
             if step == 1:
                 raise OSError("the disk is gone")
             return super().__getitem__(step)
 
-    made = Broken(numbered(30), numbered(5), STILL, 4, 3).prepared(0, 5)
+    made = Broken(numbered(30), numbered(5), STILL, 4, 3).prepared(0, 5, ahead=ahead)
     next(made)
     with pytest.raises(OSError, match="the disk is gone"):
         next(made)
