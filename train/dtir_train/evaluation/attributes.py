@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 import numpy as np
@@ -11,15 +11,14 @@ import tyro
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_auroc
 
-from dtir_sdk.errors import ConfigurationError, DataError
+from dtir_sdk.errors import ConfigurationError
 from dtir_train.classifier import Batch, attribute_loss, batches_of, logits, train_classifier
 from dtir_train.configuration import PresetName
-from dtir_train.datasets import load_secret
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.recognition import balanced_accuracy, majority
 from dtir_train.evaluation.report import Conditions, as_png, plot, table, write_report
-from dtir_train.evaluation.subject import Setting, flags_of
+from dtir_train.evaluation.subject import Setting, load_flagged
 from dtir_train.evaluation.systems import open_system
 from dtir_train.evaluation.table_2 import transferred_batches
 
@@ -111,21 +110,11 @@ def attributes(
         raise ConfigurationError("attributes needs names of columns, and epochs above 0")
     with open_system(setting.system) as system:
         data = setting.labelled(attributes[0])
-        train, test = (
-            load_secret(data, system.image_size, split, original_size=original_size)
-            for split in ("train", "test")
-        )
-        flags, truth = (flags_of(part, data.secret, attributes) for part in (train, test))
-        for column, attribute in enumerate(attributes):
-            if len(np.unique(truth[:, column])) < 2:
-                raise DataError(
-                    f"{', '.join(data.secret)}: {attribute} is the same in every test picture: "
-                    "name others with --attributes"
-                )
+        train, test = load_flagged(data, attributes, system.image_size, original_size)
+        truth = test.labels
         photos = bgr(test)
         cartoons = in_parts(system.transfer, photos, "transferring")
-        labelled = replace(train, labels=flags, label_names=attributes)
-        on_photos, steps = batches_of(labelled, data, setting.seed)
+        on_photos, steps = batches_of(train, data, setting.seed)
 
         def scores(batch: Batch, pictures: NDArray[np.uint8], kind: str) -> NDArray[np.float32]:
             network = train_classifier(

@@ -125,6 +125,47 @@ def flags_of(
     return np.stack(columns, axis=1)
 
 
+def load_flagged(
+    data: Data,
+    attributes: tuple[str, ...],
+    size: int,
+    original_size: tuple[int, int] | None = None,
+) -> tuple[Pictures, Pictures]:
+    """Loads the training and the test split of all secret sources, labelled by several columns.
+
+    Args:
+        data: the sources.
+        attributes: columns of 0 and 1, in any case.
+        size: side of the pictures in pixels.
+        original_size: as for `load_secret`.
+
+    Returns:
+        Both splits, with labels int64 [N, A] of 0 and 1.
+
+    Raises:
+        DataError: where a source has no such column, a column holds more than 0 and 1, or is the
+            same in every test picture.
+    """
+    train, test = (
+        replace(
+            pictures,
+            labels=flags_of(pictures, data.secret, attributes),
+            label_names=attributes,
+        )
+        for pictures in (
+            load_secret(data, size, split, original_size=original_size)
+            for split in ("train", "test")
+        )
+    )
+    for attribute, flags in zip(attributes, test.labels.T, strict=True):
+        if len(np.unique(flags)) < 2:
+            raise DataError(
+                f"{', '.join(data.secret)}: {attribute} is the same in every test picture: "
+                "name others with --attributes"
+            )
+    return train, test
+
+
 def check_labels(pictures: Pictures, system: TrainedSystem) -> None:
     """Raises ConfigurationError where the system reads other labels than pictures have."""
     if pictures.label_names != system.labels:

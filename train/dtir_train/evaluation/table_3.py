@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from statistics import fmean
 from types import MappingProxyType
 from typing import Annotated
@@ -12,15 +12,15 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from dtir_sdk.errors import ConfigurationError, DataError
+from dtir_sdk.errors import ConfigurationError
 from dtir_train.classifier import attribute_loss, batches_of, logits, train_classifier
 from dtir_train.configuration import Data, Networks, PresetName
-from dtir_train.datasets import Pictures, load_secret
+from dtir_train.datasets import Pictures
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.recognition import balanced_accuracy, majority
 from dtir_train.evaluation.report import Conditions, bars, table, write_report
 from dtir_train.evaluation.restoration import Restoration, measure_restoration
-from dtir_train.evaluation.subject import Setting, flags_of
+from dtir_train.evaluation.subject import Setting, load_flagged
 from dtir_train.evaluation.systems import open_system
 from dtir_train.networks import Recognizer
 
@@ -116,19 +116,14 @@ def table_3(
     seeds = tuple(range(setting.seed, setting.seed + repeats))
     with open_system(setting.system) as system:
         data = setting.labelled(attributes[0])
-        train = load_secret(data, system.image_size, "train")
-        test = load_secret(data, system.image_size, "test")
-        flags, truth = (flags_of(part, data.secret, attributes) for part in (train, test))
-        for column, attribute in enumerate(attributes):
-            if len(np.unique(truth[:, column])) < 2:
-                raise DataError(f"{', '.join(data.secret)}: {attribute} is the same in every test")
+        train, test = load_flagged(data, attributes, system.image_size)
+        truth = test.labels
         photos = bgr(test)
         cartoons = in_parts(system.transfer, photos, "transferring")
         restored = in_parts(system.restore, cartoons, "restoring")
         networks = system.comparable(preset)
         conditions = Conditions.of(system)
-    labelled = replace(train, labels=flags, label_names=attributes)
-    read = [_read(labelled, data, networks, epochs, seed, (photos, restored)) for seed in seeds]
+    read = [_read(train, data, networks, epochs, seed, (photos, restored)) for seed in seeds]
     readings = tuple(
         _reading(attribute, truth[:, column], [[side[:, column] for side in one] for one in read])
         for column, attribute in enumerate(attributes)
