@@ -312,7 +312,7 @@ class _Single:
                 f"{list(self._input.shape)}"
             )
         if swapped:
-            swap_colors(batch[0], self._input[0])
+            swap_colors(batch, self._input)
         else:
             np.copyto(self._input, batch)
 
@@ -323,7 +323,7 @@ class _Single:
     def give(self, *, swapped: bool = False) -> Array:
         """Returns a copy; of a picture, with its channels in the other order if asked for."""
         if swapped and self._output.ndim == self._input.ndim:
-            return swap_colors(self._output[0])[np.newaxis]
+            return swap_colors(self._output)
         return self._output.copy()
 
 
