@@ -80,16 +80,17 @@ def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, labels.float())
 
 
-def batches_of(pictures: Pictures, data: Data, seed: int = 0) -> tuple[Batch, int]:
+def batches_of(pictures: Pictures, data: Data, epochs: float, seed: int = 0) -> tuple[Batch, int]:
     """Makes batches of 16 of pictures, varied as `data` says.
 
     Args:
         pictures: with labels int64 [N] or [N, A].
         data: how to vary them.
+        epochs: passes over them.
         seed: of shuffles and variation.
 
     Returns:
-        Step to pictures and labels, and the number of steps in a pass.
+        Step to pictures and labels, and the number of steps that the passes take, 1 or more.
     """
     # Target pictures are not used: any set fills their place in a batch.
     batches = Batches(pictures, pictures, data, _BATCH, seed)
@@ -98,7 +99,7 @@ def batches_of(pictures: Pictures, data: Data, seed: int = 0) -> tuple[Batch, in
         drawn = batches[step]
         return drawn.photos, drawn.labels
 
-    return batch, batches.steps_an_epoch
+    return batch, max(1, round(epochs * batches.steps_an_epoch))
 
 
 @torch.no_grad()

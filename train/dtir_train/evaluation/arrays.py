@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from dtir_train.channel import from_bytes
+from dtir_train.channel import from_bytes, to_bytes
 from dtir_train.datasets import Pictures
 
 _PART = 32
@@ -52,6 +52,11 @@ def as_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """uint8 BGR [N, S, S, 3] to float32 RGB [N, 3, S, S] in [-1, 1]."""
     rgb = np.ascontiguousarray(pictures[..., ::-1])
     return from_bytes(torch.from_numpy(rgb).permute(0, 3, 1, 2))
+
+
+def as_bgr(tensor: Tensor) -> Tensor:
+    """Float RGB [N, 3, S, S] in [-1, 1] to uint8 BGR [N, S, S, 3]: back from `as_tensor`."""
+    return to_bytes(tensor).flip(1).permute(0, 2, 3, 1).contiguous()
 
 
 def in_parts(

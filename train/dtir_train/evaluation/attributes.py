@@ -114,14 +114,14 @@ def attributes(
         truth = test.labels
         photos = bgr(test)
         cartoons = in_parts(system.transfer, photos, "transferring")
-        on_photos, steps = batches_of(train, data, setting.seed)
+        on_photos, steps = batches_of(train, data, epochs, setting.seed)
 
         def scores(batch: Batch, pictures: NDArray[np.uint8], kind: str) -> NDArray[np.float32]:
             network = train_classifier(
                 system.comparable(preset),
                 len(attributes),
                 batch,
-                max(1, round(epochs * steps)),
+                steps,
                 f"training on {kind}",
                 seed=setting.seed,
                 loss=attribute_loss,

@@ -14,12 +14,12 @@ def photo_baseline(
     """Trains the recognizer on photos; None where there are no epochs to train it for."""
     if epochs <= 0:
         return None
-    batch, steps = batches_of(train, data, seed)
+    batch, steps = batches_of(train, data, epochs, seed)
     return train_classifier(
         networks,
         len(train.label_names),
         batch,
-        max(1, round(epochs * steps)),
+        steps,
         "training the recognizer on photos",
         seed=seed,
     )

@@ -84,9 +84,9 @@ def told_apart(
     # Mirrored only: resampling would wipe out the fine pattern that gives a cartoon away, and a
     # judge that has never seen the pattern would take every cartoon for a target picture.
     varied = replace(data, jitter=0.0, colour_jitter=0.0, random_backgrounds=0.0)
-    batch, steps = batches_of(both, varied, seed)
+    batch, steps = batches_of(both, varied, epochs, seed)
     task = "training the judge of cartoons"
-    judge = train_classifier(networks, 2, batch, max(1, round(epochs * steps)), task, seed=seed)
+    judge = train_classifier(networks, 2, batch, steps, task, seed=seed)
     shown = np.concatenate([domains.test_pictures, domains.test_targets])
     truth = np.repeat([0, 1], [len(domains.test_pictures), len(domains.test_targets)])
     return balanced_accuracy(predict(judge, as_tensor(shown)).numpy(), truth)

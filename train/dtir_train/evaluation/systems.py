@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
-from dtir_train.channel import to_bytes
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
 from dtir_train.configuration import PRESETS, Networks, PresetName
-from dtir_train.evaluation.arrays import as_tensor
+from dtir_train.evaluation.arrays import as_bgr, as_tensor
 
 _BATCH = 16
 _Kind = TypeVar("_Kind", bound=np.generic)
@@ -124,10 +123,6 @@ def _of_run(path: Path) -> TrainedSystem:
 
         return run
 
-    def as_pictures(tensor: Tensor) -> Tensor:
-        """Float RGB [N, 3, S, S] to bytes BGR [N, S, S, 3]."""
-        return to_bytes(tensor).flip(1).permute(0, 2, 3, 1).contiguous()
-
     return TrainedSystem(
         (path.parent if path.is_file() else path.resolve()).name,
         trained.labels,
@@ -135,7 +130,7 @@ def _of_run(path: Path) -> TrainedSystem:
         trained.configuration.networks.image_size,
         trained.configuration.networks,
         f"PyTorch on {device}, float32, step {trained.step}",
-        deployed(trained.transfer, as_pictures),
+        deployed(trained.transfer, as_bgr),
         deployed(trained.recognizer, lambda logits: logits.softmax(dim=1)),
-        deployed(trained.restorer, as_pictures),
+        deployed(trained.restorer, as_bgr),
     )

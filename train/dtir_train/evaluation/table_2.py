@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dtir_sdk.errors import ConfigurationError
-from dtir_train.channel import to_bytes
 from dtir_train.classifier import Batch, attribute_loss, batches_of, predict, train_classifier
 from dtir_train.configuration import Networks, PresetName
 from dtir_train.datasets import Pictures, load_secret
-from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
+from dtir_train.evaluation.arrays import as_bgr, as_tensor, bgr, in_parts
 from dtir_train.evaluation.baseline import photo_baseline
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.recognition import Recognition, compare_readings, measure_recognition
@@ -189,8 +188,8 @@ def _identity(
     cartoons = in_parts(system.transfer, photos, "transferring")
 
     def read(pictures: NDArray[np.uint8], transferred: bool, seed: int) -> NDArray[np.int64]:
-        def batches(labelled: Pictures) -> tuple[Batch, int]:
-            batch, steps = batches_of(labelled, data, seed)
+        def batches(labelled: Pictures, epochs: float) -> tuple[Batch, int]:
+            batch, steps = batches_of(labelled, data, epochs, seed)
             return (transferred_batches(system, batch) if transferred else batch), steps
 
         kind = "cartoons" if transferred else "photos"
@@ -208,7 +207,7 @@ def _identity(
 def _reader(
     train: Pictures,
     flags: NDArray[np.int64] | None,
-    batches: Callable[[Pictures], tuple[Batch, int]],
+    batches: Callable[[Pictures, float], tuple[Batch, int]],
     training: IdentityTraining,
     networks: Networks,
     task: str,
@@ -217,23 +216,24 @@ def _reader(
     """Trains a network to read attributes, where there are any, and then who it is."""
     start_from = None
     if flags is not None:
-        batch, steps = batches(replace(train, labels=flags, label_names=training.pretraining))
+        labelled = replace(train, labels=flags, label_names=training.pretraining)
+        batch, steps = batches(labelled, training.pretraining_epochs)
         start_from = train_classifier(
             networks,
             flags.shape[1],
             batch,
-            max(1, round(training.pretraining_epochs * steps)),
+            steps,
             f"attributes from {task}",
             seed=seed,
             learning_rate=_LEARNING_RATE,
             loss=attribute_loss,
         )
-    batch, steps = batches(train)
+    batch, steps = batches(train, training.identity_epochs)
     return train_classifier(
         networks,
         len(train.label_names),
         batch,
-        max(1, round(training.identity_epochs * steps)),
+        steps,
         f"identities from {task}",
         seed=seed,
         learning_rate=_LEARNING_RATE,
@@ -249,8 +249,7 @@ def transferred_batches(system: TrainedSystem, batch: Batch) -> Batch:
 
     def transferred(step: int) -> tuple[Tensor, Tensor]:
         photos, labels = batch(step)
-        pictures = to_bytes(photos).flip(1).permute(0, 2, 3, 1).contiguous().numpy()
-        return as_tensor(system.transfer(pictures)), labels
+        return as_tensor(system.transfer(as_bgr(photos).numpy())), labels
 
     return transferred
 

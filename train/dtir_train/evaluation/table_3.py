@@ -192,12 +192,12 @@ def _read(
     tests: tuple[NDArray[np.uint8], ...],
 ) -> tuple[NDArray[np.int64], ...]:
     """Trains a recognizer on photos and reads sets of test pictures: int64 [N, A] each."""
-    batch, steps = batches_of(train, data, seed)
+    batch, steps = batches_of(train, data, epochs, seed)
     network: Recognizer = train_classifier(
         networks,
         train.labels.shape[1],
         batch,
-        max(1, round(epochs * steps)),
+        steps,
         f"training on photos, seed {seed}",
         seed=seed,
         loss=attribute_loss,
