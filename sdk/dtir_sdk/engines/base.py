@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.errors import BundleError, EngineError
@@ -184,9 +183,8 @@ class _Closable(ABC):
 
 
 def _finite(numbers: Array) -> bool:
-    # One call where NumPy needs two; squares do not cancel each other out. Where these are too
-    # large, the numbers themselves need not be.
-    return math.isfinite(np.vdot(numbers, numbers)) or bool(np.isfinite(numbers).all())
+    # They are few: with the cold caches that a network leaves, NumPy takes three times as long.
+    return all(map(math.isfinite, numbers.ravel().tolist()))
 
 
 class Engine(_Closable):

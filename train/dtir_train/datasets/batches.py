@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -86,7 +86,7 @@ class Batches:
             self._targets(drawn, Draws((self._seed, step, 1, place) for place in places)),
         )
 
-    def prepared(self, start: int, stop: int, *, ahead: bool) -> Iterator[Batch]:
+    def prepared(self, start: int, stop: int, *, ahead: bool) -> Generator[Batch]:
         """Gives the batches of steps in turn.
 
         Args:
