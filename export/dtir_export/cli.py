@@ -15,6 +15,7 @@ from dtir_export.building import build_engines
 from dtir_export.progress import Narrator
 from dtir_export.source import ExportSource, find_source
 from dtir_export.splitting import split_bundle
+from dtir_sdk.batches import BatchRange, check_batches
 from dtir_sdk.bundle import Bundle, FilePrecision, Role
 from dtir_sdk.engines import Choice, choose
 from dtir_sdk.errors import ConfigurationError, DtirError
@@ -46,6 +47,10 @@ class Options:
         engine: Build the graphs for this machine's card, too, so that the SDK starts at once:
             tensorrt or tensorrt-rtx. With onnx, what needs building is built when it is first
             used.
+        batches: Batch sizes that TensorRT's engines of the bundle are built for, a profile each: a
+            number, or the least, the best and the most, such as 2:8:16. Those of the source
+            bundle if none, or else 1 2:8:16. The largest is the most faces that go through a
+            network at once.
         role: Whose bundle: edge holds the transfer generator only, cloud the recognizer,
             authority the restore generator, full all three.
         name: Name of the bundle; the run's, or the bundle's own, if none.
@@ -66,6 +71,7 @@ class Options:
     fp16: FlagCreatePairsOff[bool] = False
     int8: FlagCreatePairsOff[bool] = False
     engine: EngineName = "onnx"
+    batches: Annotated[tuple[str, ...], arg(metavar="RANGE...")] = ()
     role: Role = "full"
     name: Annotated[str | None, arg(metavar="NAME")] = None
     pictures: Annotated[tuple[Path, ...], arg(metavar="PATH...")] = ()
@@ -89,6 +95,7 @@ def export(options: Options, narrator: Narrator) -> Bundle:
         raise ConfigurationError("--fp16 and --int8 go into a bundle each: ask for one of them")
     # Before the work of an export, not after it.
     choice = None if options.engine == "onnx" else choose(options.engine)
+    batches = _batches(options)
     precision: FilePrecision = "fp16" if options.fp16 else "int8" if options.int8 else "fp32"
     source = find_source(options.source)
     output = options.output or Path(
@@ -98,11 +105,19 @@ def export(options: Options, narrator: Narrator) -> Bundle:
     if source.kind == "bundle":
         _refuse_unused(options, source)
         if precision == "fp32":
-            bundle = split_bundle(source.path, output, options.role, options.name)
+            bundle = split_bundle(source.path, output, options.role, options.name, batches)
             _tell_bundle(bundle, narrator)
             return _built(bundle, choice, narrator)
-    bundle = _export_graphs(options, source, output, precision, narrator)
+    bundle = _export_graphs(options, source, output, precision, batches, narrator)
     return _built(bundle, choice, narrator)
+
+
+def _batches(options: Options) -> tuple[BatchRange, ...] | None:
+    if not options.batches:
+        return None
+    batches = tuple(map(BatchRange.parse, options.batches))
+    check_batches(batches)
+    return batches
 
 
 def _built(bundle: Bundle, choice: Choice | None, narrator: Narrator) -> Bundle:
@@ -116,6 +131,7 @@ def _export_graphs(
     source: ExportSource,
     output: Path,
     precision: FilePrecision,
+    batches: tuple[BatchRange, ...] | None,
     narrator: Narrator,
 ) -> Bundle:
     # Splitting a bundle needs neither PyTorch nor onnx: they are imported here only.
@@ -133,6 +149,7 @@ def _export_graphs(
             precision=precision,
             role=options.role,
             name=options.name,
+            batches=batches,
             pictures=options.pictures,
             count=options.count,
             report_folder=options.report,
@@ -145,6 +162,7 @@ def _export_graphs(
             precision=precision,
             role=options.role,
             name=options.name,
+            batches=batches,
             pictures=options.pictures,
             count=options.count,
             metrics=options.metrics,

@@ -21,6 +21,7 @@ from dtir_export.pictures import GatePictures, PictureSources, run_sources
 from dtir_export.progress import Narrator
 from dtir_export.report import report_files, staged
 from dtir_export.tuning import tune
+from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
 from dtir_sdk.bundle import MAY_HOLD, Bundle, FilePrecision, ModelName, Role, write_bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
@@ -59,6 +60,7 @@ class _Identity:
     role: Role
     card: ModelCard
     metrics: Mapping[str, Any]
+    batches: Sequence[BatchRange]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def export_checkpoint(
     precision: FilePrecision = "fp32",
     role: Role = "full",
     name: str | None = None,
+    batches: Sequence[BatchRange] | None = None,
     pictures: Sequence[Path] = (),
     count: int | None = None,
     metrics: Path | None = None,
@@ -95,6 +98,7 @@ def export_checkpoint(
         precision: that the graphs are stored in.
         role: whose bundle; it holds what that party may hold.
         name: the bundle's name; None takes the run's folder's.
+        batches: that its TensorRT engines are built for; None takes `DEFAULT_BATCHES`.
         pictures: private pictures to judge by; none takes those of the run's configuration.
             INT8 is calibrated on their training pictures and judged on their test pictures.
         count: how many to judge by at most, 1 or more; None takes 256, and 1000 for FP16.
@@ -128,6 +132,7 @@ def export_checkpoint(
         role,
         model_card(networks, card),
         given,
+        DEFAULT_BATCHES if batches is None else batches,
     )
     sources = run_sources(networks.configuration, pictures)
     photos = _gate_pictures(sources, destination)
@@ -145,6 +150,7 @@ def convert_bundle(
     precision: Literal["fp16", "int8"],
     role: Role = "full",
     name: str | None = None,
+    batches: Sequence[BatchRange] | None = None,
     pictures: Sequence[Path] = (),
     count: int | None = None,
     report_folder: Path | None = None,
@@ -160,6 +166,7 @@ def convert_bundle(
         precision: of the new bundle.
         role: whose bundle it becomes.
         name: the new bundle's name; None keeps the old one.
+        batches: that its TensorRT engines are built for; None keeps the old ones.
         pictures: private pictures; faces are found and cut out as the SDK does. INT8 needs one
             source or more with training and test pictures; FP16, which nothing is fitted for,
             is judged on the portrait that comes with dtir where there are none.
@@ -206,6 +213,7 @@ def convert_bundle(
             manifest.attribute, manifest.training_data, manifest.intended_use, manifest.limits
         ),
         {BEFORE_KEY: dict(manifest.metrics)},
+        manifest.batches if batches is None else batches,
     )
     if not pictures:
         narrator.tell("no --pictures: judged on the portrait that comes with dtir, and on no other")
@@ -309,6 +317,7 @@ def _judge_and_write(
             training_data=card.training_data,
             intended_use=card.intended_use,
             limits=card.limits,
+            batches=identity.batches,
         )
         place()
     return Exported(bundle, report, destination.report_folder)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from dtir_sdk.batches import BatchRange
 from dtir_sdk.bundle import MAY_HOLD, Bundle, FilePrecision, ModelName, Role, write_bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
 
 
-def split_bundle(source: Path, output: Path, role: Role, name: str | None = None) -> Bundle:
+def split_bundle(
+    source: Path,
+    output: Path,
+    role: Role,
+    name: str | None = None,
+    batches: Sequence[BatchRange] | None = None,
+) -> Bundle:
     """Writes a bundle with what one party may hold of another bundle.
 
     Args:
@@ -16,6 +24,7 @@ def split_bundle(source: Path, output: Path, role: Role, name: str | None = None
         output: folder of the new bundle; a bundle there is replaced.
         role: whose bundle it becomes.
         name: the new bundle's name; None keeps the old one.
+        batches: that its engines are built for; None keeps the old ones.
 
     Returns:
         The new bundle.
@@ -54,4 +63,5 @@ def split_bundle(source: Path, output: Path, role: Role, name: str | None = None
         training_data=manifest.training_data,
         intended_use=manifest.intended_use,
         limits=manifest.limits,
+        batches=manifest.batches if batches is None else batches,
     )

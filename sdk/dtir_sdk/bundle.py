@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, cast, get_args
 
 import dtir_sdk
-from dtir_sdk.errors import BundleError, OutputError
+from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange, check_batches
+from dtir_sdk.errors import BundleError, ConfigurationError, OutputError
 from dtir_sdk.files import reason, sync
 from dtir_sdk.onnx_file import holds_external_data
 
@@ -86,6 +87,8 @@ class Manifest:
         limits: what it cannot do.
         created: ISO date.
         dtir_version: version of dtir that wrote it.
+        batches: the batch sizes that TensorRT's engines are built for, a profile each; the
+            largest is the most that goes through any engine at once.
         format_version: version of the bundle format.
     """
 
@@ -101,6 +104,7 @@ class Manifest:
     limits: tuple[str, ...]
     created: str
     dtir_version: str
+    batches: tuple[BatchRange, ...] = DEFAULT_BATCHES
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -258,6 +262,7 @@ def write_bundle(
     training_data: Sequence[TrainingData],
     intended_use: str,
     limits: Sequence[str],
+    batches: Sequence[BatchRange] = DEFAULT_BATCHES,
     created: date | None = None,
     attachments: Mapping[str, bytes] | None = None,
 ) -> Bundle:
@@ -265,7 +270,7 @@ def write_bundle(
 
     Args:
         folder: where to; an empty folder or a bundle there is replaced, anything else refused.
-        name: see `Manifest`, as for the arguments down to `limits`.
+        name: see `Manifest`, as for the arguments down to `batches`.
         image_size: S in pixels.
         attribute: what is recognised.
         labels: the K labels in the order of the recognizer's output.
@@ -275,6 +280,7 @@ def write_bundle(
         training_data: the data sets.
         intended_use: what it is for.
         limits: what it cannot do.
+        batches: the batch sizes.
         created: the manifest's date; None is today.
         attachments: further files by name, such as a licence or a report.
 
@@ -303,6 +309,7 @@ def write_bundle(
         limits=tuple(limits),
         created=(created or date.today()).isoformat(),
         dtir_version=dtir_sdk.__version__,
+        batches=tuple(batches),
     )
     for model, (data, _) in models.items():
         _check_graph(data, f"{model}.onnx")
@@ -380,6 +387,9 @@ class _Fields:
         self._document = document
         self._where = where
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._document
+
     def refuse(self, key: str, problem: str) -> NoReturn:
         raise BundleError(f"{self._where}: field {key!r} {problem}")
 
@@ -417,7 +427,7 @@ class _Fields:
         return value
 
     def objects(self, key: str) -> list[tuple[str, _Fields]]:
-        value = self.take(key, cast("type[Any]", list if key == "training_data" else dict))
+        value = self.take(key, cast("type[Any]", dict if key == "files" else list))
         pairs = enumerate(value) if isinstance(value, list) else value.items()
         objects = []
         for inner, document in pairs:
@@ -460,8 +470,25 @@ def _parse(document: Mapping[str, Any], where: str) -> Manifest:
         limits=fields.texts("limits"),
         created=created,
         dtir_version=fields.text("dtir_version"),
+        batches=_parse_batches(fields),
         format_version=version,
     )
+
+
+def _parse_batches(fields: _Fields) -> tuple[BatchRange, ...]:
+    # Older bundles do not say.
+    if "batches" not in fields:
+        return DEFAULT_BATCHES
+    sides = ("least", "best", "most")
+    try:
+        batches = tuple(
+            BatchRange(*(inner.number(side, 1, 4096) for side in sides))
+            for _, inner in fields.objects("batches")
+        )
+        check_batches(batches)
+    except ConfigurationError as error:
+        fields.refuse("batches", f"does not fit: {error}")
+    return batches
 
 
 def _parse_files(fields: _Fields, role: Role) -> Mapping[ModelName, ModelFile]:

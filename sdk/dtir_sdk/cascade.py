@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dtir_sdk.batches import largest_batch
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.engines import Chained, EngineInfo, choose, load_chain
 from dtir_sdk.errors import EngineError
 from dtir_sdk.graphs import bundle_graph
-from dtir_sdk.parties import LARGEST_BATCH, Recognition
+from dtir_sdk.parties import Recognition
 from dtir_sdk.pictures import Picture, check_crops
 
 
@@ -64,6 +65,7 @@ class Cascade:
     ) -> None:
         self._size = bundle.manifest.image_size
         self._labels = bundle.manifest.labels
+        self._largest = largest_batch(bundle.manifest.batches)
         self._chain = load_chain(
             bundle_graph(bundle, "transfer"),
             bundle_graph(bundle, "recognizer"),
@@ -100,7 +102,7 @@ class Cascade:
         crops = check_crops(crops, self._size)
         if len(crops) == 0:
             return Cascaded(crops.copy(), (), 0.0, 0.0)
-        chained = self._infer(crops) if len(crops) <= LARGEST_BATCH else self._in_parts(crops)
+        chained = self._infer(crops) if len(crops) <= self._largest else self._in_parts(crops)
         return Cascaded(
             chained.first,
             tuple(Recognition.of(row, self._labels) for row in chained.second),
@@ -112,8 +114,8 @@ class Cascade:
         self._chain.close()
 
     def _in_parts(self, crops: Picture) -> Chained:
-        starts = range(0, len(crops), LARGEST_BATCH)
-        parts = [self._infer(crops[start : start + LARGEST_BATCH]) for start in starts]
+        starts = range(0, len(crops), self._largest)
+        parts = [self._infer(crops[start : start + self._largest]) for start in starts]
         transfer, recognizer = np.sum([part.milliseconds for part in parts], axis=0).tolist()
         return Chained(
             np.concatenate([part.first for part in parts]),

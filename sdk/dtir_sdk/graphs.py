@@ -33,4 +33,5 @@ def bundle_graph(bundle: Bundle, model: ModelName) -> Graph:
         file=str(bundle.model_path(model)),
         precision=manifest.files[model].precision,
         signature=Signature((Tensor(given, "uint8", pictures),), (output,)),
+        batches=manifest.batches,
     )

@@ -13,15 +13,13 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dtir_sdk.batches import largest_batch
 from dtir_sdk.bundle import Bundle, ModelName
 from dtir_sdk.closing import Closing
 from dtir_sdk.engines import Array, EngineInfo, choose, load
 from dtir_sdk.errors import EngineError
 from dtir_sdk.graphs import bundle_graph
 from dtir_sdk.pictures import Color, Picture, check_color, check_crops
-
-# More pictures than this go through the engine in parts, so that memory stays bounded.
-LARGEST_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ class _Party(Closing):
         self._color = color
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         size = self.bundle.manifest.image_size
+        self._largest = largest_batch(self.bundle.manifest.batches)
         graph = bundle_graph(self.bundle, self._model)
         self._engine = load(graph, choose(engine, device), precision, threads, mode)
         try:
@@ -91,11 +90,12 @@ class _Party(Closing):
 
     def _run(self, crops: Picture) -> Array:
         """Runs checked crops uint8 [N, S, S, 3], N of 1 or more."""
-        if len(crops) <= LARGEST_BATCH:
+        if len(crops) <= self._largest:
             return self._infer(crops)
-        starts = range(0, len(crops), LARGEST_BATCH)
+        # In parts, so that memory stays bounded.
+        starts = range(0, len(crops), self._largest)
         return np.concatenate(
-            [self._infer(crops[start : start + LARGEST_BATCH]) for start in starts]
+            [self._infer(crops[start : start + self._largest]) for start in starts]
         )
 
     def _infer(self, crops: Picture) -> Array:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtir_export import building, cli, exporting, source, splitting
+from dtir_sdk.batches import BatchRange
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.engines import Choice
 
@@ -140,18 +141,33 @@ def test_engines_are_built_of_every_graph_that_was_exported(
     assert len(built) == 1
 
 
+def test_batches_of_engines(run_cli: Run, bundle: Path, tmp_path: Path) -> None:
+    assert run_cli(bundle, "--role", "edge", "--batches", "1", "2:4:32")[0] == 0
+    edge = tmp_path / "dtir-bundle-edge"
+    wanted = (BatchRange(1, 1, 1), BatchRange(2, 4, 32))
+    assert Bundle.open(edge).manifest.batches == wanted
+    # What is made of it keeps them.
+    assert run_cli(edge, "--role", "edge", "--output", "copy")[0] == 0
+    assert Bundle.open(tmp_path / "copy").manifest.batches == wanted
+    one_line(run_cli(bundle, "--batches", "1:2"), "'1:2' is no batch range")
+    one_line(run_cli(bundle, "--batches", "1", "4:4:8"), "leave out 2")
+    assert not (tmp_path / "dtir-bundle").exists()
+
+
 def test_all_options(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text(json.dumps({"attribute": "form"}))
     (tmp_path / "metrics.json").write_text(json.dumps({"accuracy": 1}))
     shutil.copytree(checkpoint.parent, tmp_path / "run")
     code, _, _ = run_cli(
         *("run", "--output", "out", "--role", "edge", "--name", "my model", "--count", 2),
+        *("--batches", "1:2:4"),
         *("--metrics", "metrics.json", "--model-card", "card.json", "--report", "figures"),
     )
     assert code == 0
     manifest = Bundle.open(tmp_path / "out").manifest
     assert (manifest.name, manifest.attribute) == ("my model", "form")
     assert manifest.metrics["accuracy"] == 1
+    assert manifest.batches == (BatchRange(1, 2, 4),)
     assert (tmp_path / "figures" / "parity.png").is_file()
 
 

@@ -12,6 +12,7 @@ from dtir_export.graphs import signature
 from dtir_export.half_graph import half_graphs as convert
 from dtir_export.progress import Narrator
 from dtir_export.quantization import calibrate, layers, quantize
+from dtir_sdk.batches import BatchRange
 from dtir_sdk.bundle import FilePrecision, ModelName
 from dtir_sdk.engines import Graph
 from dtir_sdk.engines.tensorrt import BuildOptions, build_engine, open_library
@@ -51,5 +52,13 @@ def test_builds(form: str, model: ModelName, all_graphs: dict[str, dict[str, byt
     precision: FilePrecision = form.split(maxsplit=1)[0]
     ports = signature(model, 32, 3)
     graph = Graph(all_graphs[form][model], f"{model}.onnx", precision, ports)
+    built = build_engine(open_library("tensorrt-rtx"), graph, OPTIONS)
+    assert len(built.data) > 10_000
+
+
+def test_builds_for_other_batches(graphs: dict[str, bytes]) -> None:
+    batches = (BatchRange(1, 1, 1), BatchRange(2, 3, 4), BatchRange(5, 5, 5))
+    ports = signature("transfer", 32, 3)
+    graph = Graph(graphs["transfer"], "transfer.onnx", "fp32", ports, batches)
     built = build_engine(open_library("tensorrt-rtx"), graph, OPTIONS)
     assert len(built.data) > 10_000

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
 from dtir_sdk.bundle import FORMAT_VERSION, MANIFEST, Bundle, Manifest, TrainingData
 from dtir_sdk.errors import BundleError, OutputError
+from dtir_sdk.graphs import bundle_graph
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -62,6 +64,34 @@ def test_round_trip(new_bundle):
 def test_manifest_round_trip():
     manifest = Manifest.from_json(json.dumps(good_manifest()))
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_batches_round_trip(new_bundle):
+    batches = (BatchRange(1, 1, 1), BatchRange(2, 4, 32))
+    written = new_bundle(batches=batches)
+    assert Bundle.open(written.folder).manifest.batches == batches
+    assert bundle_graph(written, "transfer").batches == batches
+
+
+def test_a_bundle_that_does_not_say_its_batches_has_the_default():
+    assert Manifest.from_json(json.dumps(good_manifest())).batches == DEFAULT_BATCHES
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        ([], "leave out 1"),
+        ([{"least": 2, "best": 4, "most": 8}], "leave out 1"),
+        ([{"least": 1, "best": 4, "most": 2}], "1 <= least <= best <= most"),
+        ([{"least": 1, "best": 1}], "'most' is missing"),
+        ([{"least": 1, "best": 1, "most": 5000}], "from 1 to 4096"),
+        ([1], "must hold objects"),
+        ({}, "must be a list"),
+    ],
+)
+def test_batches_that_do_not_fit(batches, words):
+    with pytest.raises(BundleError, match=words):
+        Manifest.from_json(json.dumps(good_manifest() | {"batches": batches}))
 
 
 def test_model_gives_the_bytes_that_were_checked(bundle, tiny):

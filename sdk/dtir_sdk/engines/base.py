@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from numpy.typing import NDArray
 
+from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.files import reason
 from dtir_sdk.pictures import swap_colors
@@ -62,12 +63,14 @@ class Graph:
         file: its name, for errors.
         precision: the precision that it is stored in: `fp32`, `fp16` or `int8`.
         signature: the inputs and outputs that it must have.
+        batches: the batch sizes to build for; engines that are built for none take any.
     """
 
     data: bytes
     file: str
     precision: str
     signature: Signature
+    batches: tuple[BatchRange, ...] = DEFAULT_BATCHES
 
     def check(self, found: Signature) -> None:
         """Refuses a graph whose inputs and outputs are not what they must be.

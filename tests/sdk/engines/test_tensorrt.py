@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dtir_sdk import Transfer
+from dtir_sdk.batches import BatchRange
 from dtir_sdk.engines import Graph, choose, load, load_chain, problems
-from dtir_sdk.engines.tensorrt import BatchRange, BuildOptions, open_library
 from dtir_sdk.engines.tensorrt import library as library_module
+from dtir_sdk.engines.tensorrt import open_library
 from dtir_sdk.engines.tensorrt.cuda import Cuda
 from dtir_sdk.engines.tensorrt.execution import Execution
 from dtir_sdk.engines.tensorrt.loading import load_stage
@@ -146,8 +149,8 @@ def test_wrong_batches(machine, fakes, transfer, make, words):
 def test_a_batch_between_the_profiles(machine, transfer):
     fake = machine()
     library, cuda = open_library("tensorrt"), Cuda()
-    options = BuildOptions(batches=(BatchRange(1, 1, 1), BatchRange(4, 4, 8)))
-    loaded = load_stage(library, cuda, transfer, "auto", options=options)
+    graph = replace(transfer, batches=(BatchRange(1, 1, 1), BatchRange(4, 4, 8)))
+    loaded = load_stage(library, cuda, graph, "auto")
     execution = Execution(library, cuda, [loaded.stage])
     for count in (1, 4, 8):
         assert np.array_equal(execution.run(pictures(count)).outputs[0], 255 - pictures(count))
@@ -158,6 +161,17 @@ def test_a_batch_between_the_profiles(machine, transfer):
     assert fake.driver.leftovers() == {}
     # Of other profiles, so the SDK's own engine is another one.
     assert "anew" in load(transfer, choose("tensorrt")).info.reason
+
+
+def test_a_bundle_says_which_batches_are_built_and_given(machine, new_bundle):
+    fake = machine()
+    batches = pictures(5)
+    with Transfer(
+        new_bundle("edge", batches=(BatchRange(1, 2, 3),)), engine="tensorrt"
+    ) as transfer:
+        assert np.array_equal(transfer(batches), 255 - batches)
+    (build,) = fake.trt.builds
+    assert build.config.profiles == [{"image": [[count, 32, 32, 3] for count in (1, 2, 3)]}]
 
 
 def test_wrong_outputs(machine, fakes, transfer):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dtir_sdk.engines.base import Device, Problem
 from dtir_sdk.engines.tensorrt.building import (
-    DEFAULT_BATCHES,
-    BatchRange,
     BuildOptions,
     BuiltEngine,
     build_engine,
@@ -17,9 +15,7 @@ from dtir_sdk.engines.tensorrt.engine import TensorRtChain, TensorRtEngine, libr
 from dtir_sdk.engines.tensorrt.library import Library, LibraryName, open_library
 
 __all__ = [
-    "DEFAULT_BATCHES",
     "NAME",
-    "BatchRange",
     "BuildOptions",
     "BuiltEngine",
     "Library",

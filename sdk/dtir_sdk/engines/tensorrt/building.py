@@ -6,12 +6,13 @@ It needs nothing but the library: no torch, no onnx, and for TensorRT-RTX no GPU
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from dtir_sdk.batches import BatchRange
 from dtir_sdk.engines.base import Graph, Signature
 from dtir_sdk.engines.tensorrt.library import Library
 from dtir_sdk.engines.tensorrt.progress import Bar, TerminalBar, monitor
@@ -21,45 +22,10 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class BatchRange:
-    """Batch sizes that one optimisation profile serves.
-
-    Attributes:
-        least: the smallest.
-        best: the one to be fast at.
-        most: the largest; equal to `least`, the profile is static.
-
-    Raises:
-        ConfigurationError: they are not in this order, or below 1.
-    """
-
-    least: int
-    best: int
-    most: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.best <= self.most:
-            raise ConfigurationError(
-                f"a batch range needs 1 <= least <= best <= most, and is {self}"
-            )
-
-    def __str__(self) -> str:
-        return f"{self.least}/{self.best}/{self.most}"
-
-    def __contains__(self, count: int) -> bool:
-        return self.least <= count <= self.most
-
-
-# One picture is the live camera's case and gets kernels of its own.
-DEFAULT_BATCHES = (BatchRange(1, 1, 1), BatchRange(2, 8, 16))
-
-
-@dataclass(frozen=True)
 class BuildOptions:
     """How to build.
 
     Attributes:
-        batches: the profiles, one or more.
         tf32: whether FP32 convolutions may use TF32, where the card has it.
         half: whether a TensorRT without strong types (8.6) may compute an FP16 graph in FP16.
             Newer ones compute what the graph says.
@@ -68,18 +34,15 @@ class BuildOptions:
             card that is there, or where there is none, what the library takes by itself.
 
     Raises:
-        ConfigurationError: there is no profile, or no workspace.
+        ConfigurationError: there is no workspace.
     """
 
-    batches: tuple[BatchRange, ...] = DEFAULT_BATCHES
     tf32: bool = True
     half: bool = True
     workspace: int = 1 << 30
     compute_capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.batches:
-            raise ConfigurationError("an engine needs one batch range or more")
         if self.workspace < 1:
             raise ConfigurationError(f"workspace must be 1 byte or more, not {self.workspace}")
 
@@ -115,7 +78,7 @@ def build_engine(
 
     Args:
         library: from `open_library`.
-        graph: the graph, with the signature that it must have.
+        graph: the graph, with the signature that it must have, and the batches to build for.
         options: how; None is the default.
         timings: the timing cache of an earlier build on this card.
         bar: shows the progress; None shows a bar on stderr where that is a terminal.
@@ -174,7 +137,7 @@ def _build(
     graph.check(_network_signature(library, network))
     config = builder.create_builder_config()
     _configure(library, config, graph, network, options)
-    _add_profiles(builder, config, network, options)
+    _add_profiles(builder, config, network, graph.batches)
     keeps_timings = library.name == "tensorrt"
     if keeps_timings:
         # A damaged one is refused by the library, which then starts an empty one.
@@ -277,10 +240,15 @@ def _name_cards(library: Library, config: Any, names: tuple[str, ...]) -> None: 
         config.set_compute_capability(getattr(known, member), number)
 
 
-def _add_profiles(builder: Any, config: Any, network: Any, options: BuildOptions) -> None:  # noqa: ANN401
+def _add_profiles(
+    builder: Any,  # noqa: ANN401
+    config: Any,  # noqa: ANN401
+    network: Any,  # noqa: ANN401
+    ranges: Sequence[BatchRange],
+) -> None:
     port = network.get_input(0)
     sides = tuple(port.shape)[1:]
-    for batches in options.batches:
+    for batches in ranges:
         profile = builder.create_optimization_profile()
         counts = (batches.least, batches.best, batches.most)
         profile.set_shape(port.name, *((count, *sides) for count in counts))

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from dtir_sdk.batches import BatchRange
 from dtir_sdk.engines.base import Array, Signature, Tensor
-from dtir_sdk.engines.tensorrt.building import BatchRange
 from dtir_sdk.engines.tensorrt.cuda import Cuda, DeviceMemory, PinnedArray
 from dtir_sdk.engines.tensorrt.library import Library
 from dtir_sdk.engines.tensorrt.views import DeviceView

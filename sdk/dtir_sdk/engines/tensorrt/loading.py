@@ -109,7 +109,7 @@ def load_stage(
     kernels = f"kernels {key.digest()}"
     with cuda.active():
         runtime, compiled = _runtime_config(library, engine, cache.recall(kernels))
-    stage = Stage(engine, signature, graph.file, options.batches, runtime)
+    stage = Stage(engine, signature, graph.file, graph.batches, runtime)
     return LoadedStage(stage, why, cache, kernels, compiled)
 
 
@@ -117,7 +117,7 @@ def engine_key(library: Library, gpu: Gpu, graph: Graph, options: BuildOptions) 
     """Returns what the engine of a graph is kept under."""
     return EngineKey(
         onnx_sha256=hashlib.sha256(graph.data).hexdigest(),
-        batches=", ".join(map(str, options.batches)),
+        batches=", ".join(map(str, graph.batches)),
         library=library.name,
         library_version=library.version,
         cuda_version=_dotted(gpu.cuda_version),
