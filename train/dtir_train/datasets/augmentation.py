@@ -58,11 +58,12 @@ def recoloured(pictures: Tensor, jitter: float, draws: Draws) -> Tensor:
         return pictures
     factors = 1 + (2 * draws.uniform(3, 1, 1, 1) - 1) * jitter
     brightness, contrast, saturation = factors.unbind(dim=1)
+    # Few passes over the pictures: they take longer than what is computed in them.
     grey = pictures.mean(dim=1, keepdim=True)
-    pictures = grey + (pictures - grey) * saturation
-    mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
-    varied: Tensor = mean * brightness + (pictures - mean) * contrast
-    return varied.clamp(0, 255)
+    varied = torch.lerp(grey, pictures, saturation)
+    # Saturation leaves the mean as it is.
+    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
+    return varied.mul_(contrast).add_(mean * (brightness - contrast)).clamp_(0, 255)
 
 
 def random_backgrounds(size: int, draws: Draws) -> Tensor:
@@ -76,13 +77,17 @@ def random_backgrounds(size: int, draws: Draws) -> Tensor:
         float32 [N, 3, S, S] in [0, 255].
     """
     shade = draws.uniform(3, 1, 1) * 200 + 28
+    octaves = (2, 4, 8, 16)
+    patches = torch.zeros(len(shade), 3, octaves[-1], octaves[-1])
     picture = shade.expand(-1, 3, size, size).clone()
-    for octave in (2, 4, 8, 16):
+    for octave in octaves:
         strength = draws.uniform(1, 1, 1) * 70 / math.sqrt(octave)
         grey = draws.normal(1, octave, octave)
         tint = draws.normal(3, octave, octave) * 0.5
-        smooth = functional.interpolate(grey + tint, (size, size), mode="bilinear")
-        blocks = functional.interpolate(grey + tint, (size, size), mode="nearest")
+        coarse = (grey + tint) * strength
         hard = draws.uniform(1, 1, 1) < 0.3
-        picture += strength * torch.where(hard, blocks, smooth)
-    return picture.clamp(0, 255)
+        # Enlarged all at once below: patches of an octave are whole patches of the next.
+        patches += functional.interpolate(coarse * hard, patches.shape[2:], mode="nearest")
+        picture += functional.interpolate(coarse * ~hard, (size, size), mode="bilinear")
+    picture += functional.interpolate(patches, (size, size), mode="nearest")
+    return picture.clamp_(0, 255)

@@ -134,26 +134,29 @@ class Batches:
     def _photos(self, positions: NDArray[np.int64], draws: Draws) -> Tensor:
         pictures = _as_tensor(self._secret.pictures[positions])
         pictures = moved(pictures, self._data.jitter, self._data.flip, draws)
-        photos, foreground = pictures[:, :3], pictures[:, 3:] / 255
-        if self._data.random_backgrounds:
-            backgrounds = random_backgrounds(pictures.shape[-1], draws)
-            chosen = draws.uniform(1, 1, 1) < self._data.random_backgrounds
-            see_through = (1 - foreground) * chosen
-            photos = photos + (backgrounds - photos) * see_through
-        photos = recoloured(photos, self._data.colour_jitter, draws)
-        return photos / 127.5 - 1
+        photos, foreground = pictures[:, :3], pictures[:, 3:]
+        chosen = draws.uniform() < self._data.random_backgrounds
+        if chosen.any():
+            backgrounds = random_backgrounds(pictures.shape[-1], draws.among(chosen))
+            photos[chosen] = backgrounds.lerp(photos[chosen], foreground[chosen] / 255)
+        return _scaled(recoloured(photos, self._data.colour_jitter, draws))
 
     def _targets(self, positions: NDArray[np.int64], draws: Draws) -> Tensor:
         pictures = _as_tensor(self._target.pictures[positions][..., :3])
-        return moved(pictures, self._data.jitter / 2, self._data.flip, draws) / 127.5 - 1
+        return _scaled(moved(pictures, self._data.jitter / 2, self._data.flip, draws))
 
 
 def photos_of(pictures: Pictures, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Returns photos float32 [N, 3, S, S] in [-1, 1] and labels int64 [N] as they are."""
-    photos = _as_tensor(pictures.pictures[positions][..., :3]) / 127.5 - 1
-    return photos, torch.from_numpy(pictures.labels[positions])
+    photos = _as_tensor(pictures.pictures[positions][..., :3])
+    return _scaled(photos), torch.from_numpy(pictures.labels[positions])
 
 
 def _as_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """uint8 [N, S, S, C] to float32 [N, C, S, S]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().contiguous()
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float()
+
+
+def _scaled(pictures: Tensor) -> Tensor:
+    """Takes [0, 255] to [-1, 1], in place."""
+    return pictures.div_(127.5).sub_(1)

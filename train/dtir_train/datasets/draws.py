@@ -25,6 +25,12 @@ class Draws:
             for key in keys
         ]
 
+    def among(self, chosen: Tensor) -> Draws:
+        """Returns the same sources, of some of the pictures only: bool [N]."""
+        some = Draws(())
+        some._sources = [source for source, one in zip(self._sources, chosen, strict=True) if one]
+        return some
+
     def uniform(self, *shape: int) -> Tensor:
         """Draws float32 [N, *shape] from [0, 1)."""
         return torch.stack([torch.rand(shape, generator=source) for source in self._sources])
