@@ -177,12 +177,41 @@ def test_the_recognizer_starts_anew_where_it_reads_other_labels(small, tmp_path)
     )
 
 
-def test_starting_from_networks_of_another_size_is_refused(small, tmp_path):
+def test_wider_networks_start_by_computing_what_narrower_ones_did(small, tmp_path):
+    fit(small(steps=4), tmp_path / "first", OFTEN)
+    wider = small(steps=1, learning_rate=1e-9)
+    sizes = wider.networks
+    sizes = replace(
+        sizes,
+        channels=3 * sizes.channels,
+        discriminator_channels=2 * sizes.discriminator_channels,
+        recognizer_width=2 * sizes.recognizer_width,
+    )
+    wider = replace(wider, networks=sizes, start_from=str(tmp_path / "first"))
+    fit(wider, tmp_path / "wider", OFTEN)
+    first, second = load_trained(tmp_path / "first"), load_trained(tmp_path / "wider")
+    photos = torch.rand(4, 3, sizes.image_size, sizes.image_size) * 2 - 1
+    for name in ("transfer", "restorer"):
+        assert torch.allclose(
+            getattr(first, name)(photos), getattr(second, name)(photos), atol=1e-3
+        ), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"channels": 6}, r"every width must be a multiple"),
+        ({"channels": 2}, r"every width must be a multiple"),
+        ({"blocks": 2}, r"residual\..* is in one of them only"),
+        ({"upsampling": "resize"}, r"decoder\..* is in one of them only"),
+    ],
+)
+def test_starting_from_networks_that_do_not_fit_is_refused(small, tmp_path, changes, words):
     fit(small(steps=1), tmp_path / "first", OFTEN)
-    larger = small(steps=1)
-    larger = replace(larger, networks=replace(larger.networks, channels=8))
-    with pytest.raises(ConfigurationError, match=r"start_from.*transfer is of another size"):
-        fit(replace(larger, start_from=str(tmp_path / "first")), tmp_path / "run", OFTEN)
+    other = small(steps=1)
+    other = replace(other, networks=replace(other.networks, **changes))
+    with pytest.raises(ConfigurationError, match=f"start_from.*its transfer .*{words}"):
+        fit(replace(other, start_from=str(tmp_path / "first")), tmp_path / "run", OFTEN)
 
 
 def test_starting_from_nothing_is_refused(small, tmp_path):

@@ -31,6 +31,7 @@ from dtir_train.losses import (
     transfer_loss,
 )
 from dtir_train.networks import Discriminator, Generator, Recognizer, initialise
+from dtir_train.widening import widened
 
 # The networks that are deployed, and so averaged.
 DEPLOYED = ("transfer", "recognizer", "restorer")
@@ -206,22 +207,25 @@ class System:
     def start_from(self, checkpoint: Checkpoint) -> None:
         """Takes over the weights of another run, averaged where it averaged them.
 
-        The recognizer keeps its random weights where the other run's reads other labels.
+        Narrower networks are widened. The recognizer keeps its random weights where the other
+        run's reads other labels or has another backbone.
 
         Raises:
-            ConfigurationError: where the networks are of other sizes.
+            ConfigurationError: where the networks' sizes do not go into these.
         """
+        sizes, others = self.configuration.networks, checkpoint.configuration.networks
+        same_task = checkpoint.labels == self.labels and others.backbone == sizes.backbone
         for name in NETWORKS:
             network = self._plain[name]
-            if name == "recognizer" and checkpoint.labels != self.labels:
+            if name == "recognizer" and not same_task:
                 continue
             weights = checkpoint.tensors.get(f"averaged/{name}") or checkpoint.tensors.get(name, {})
             try:
-                network.load_state_dict(dict(weights))
-            except RuntimeError as error:
+                network.load_state_dict(widened(network, weights, self.configuration.seed))
+            except ConfigurationError as error:
                 raise ConfigurationError(
-                    f"start_from {self.configuration.start_from}: its {name} is of another size "
-                    "than this configuration's: choose the preset that it was trained with"
+                    f"start_from {self.configuration.start_from}: its {name} does not fit into "
+                    f"this configuration's: {error}"
                 ) from error
             if name in self._averaged:
                 self._averaged[name].module.load_state_dict(network.state_dict())
