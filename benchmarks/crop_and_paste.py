@@ -1,31 +1,38 @@
 """dtir_ext against OpenCV's sequence of calls: `python benchmarks/crop_and_paste.py`.
 
-Cuts a face out of a frame and sets a cartoon back in, on the SDK's sample portrait stretched onto
-each frame. All measurements are interleaved, and the medians and 95th percentiles of all rounds
-are written as Markdown and JSON. Needs dtir_ext: `pip install ./cpp_ext`.
+Cuts a face out of a frame, sets a cartoon back in, and does both one after the other, on the SDK's
+sample portrait stretched onto each frame; all in one interleaved run.
+
+Writes crop_and_paste.json and crop_and_paste.md. Needs dtir_ext: `pip install ./cpp_ext`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import statistics
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 
 import cv2
 import numpy as np
+import tyro
+from conditions import write_report
+from interleaved import Call, Spread, measure, spread
+from numpy.typing import NDArray
+from report import RESULTS, surroundings, table
 
-import dtir_ext
+from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_sdk.faces import crop_face_with_opencv, paste_face_with_opencv
-from dtir_sdk.pictures import read_picture
+from dtir_sdk.pictures import Picture, read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 
+try:
+    import dtir_ext
+except ModuleNotFoundError:
+    sys.exit("crop_and_paste: error: dtir_ext is not installed: pip install ./cpp_ext")
+
+OPERATIONS = ("crop", "paste", "crop and paste")
 FRAMES = ((640, 480), (1920, 1080))
 FACES = (80, 160, 240, 320, 400)
 SIZE = 128
@@ -33,111 +40,149 @@ ANGLE = 0.2  # radians: heads are seldom upright
 
 
 @dataclass(frozen=True)
-class Row:
-    """Microseconds of one operation on one face; `gain` is the ratio of the medians."""
+class Gain:
+    """One operation on one face.
+
+    Attributes:
+        operation: one of `OPERATIONS`.
+        frame: width and height of the frame in pixels.
+        face: side of the face in pixels.
+        opencv: milliseconds of OpenCV's calls.
+        dtir_ext: of dtir_ext's.
+        gain: ratio of the medians.
+    """
 
     operation: str
     frame: tuple[int, int]
     face: int
-    opencv_median: float
-    opencv_p95: float
-    dtir_ext_median: float
-    dtir_ext_p95: float
+    opencv: Spread
+    dtir_ext: Spread
     gain: float
 
 
-def placed(face: int, frame: tuple[int, int]) -> np.ndarray:
-    """The transform of a face of so many pixels in the middle of a frame."""
+def placed(face: int, frame: tuple[int, int]) -> NDArray[np.float64]:
+    """Returns the transform [2, 3] of a face of so many pixels in the middle of a frame."""
     a, b = SIZE / face * np.cos(ANGLE), SIZE / face * np.sin(ANGLE)
     x, y = frame[0] / 2, frame[1] / 2
     return np.array([[a, -b, SIZE / 2 - a * x + b * y], [b, a, SIZE / 2 - b * x - a * y]])
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Times one call."""
-    start = perf_counter()
-    call()
-    return perf_counter() - start
+def with_opencv(frame: Picture, transform: NDArray[np.float64], cartoon: Picture) -> list[Call]:
+    """Returns the operations on one face, in their order, by OpenCV."""
+    target = frame.copy()
+
+    def both() -> None:
+        crop_face_with_opencv(frame, transform, SIZE)
+        paste_face_with_opencv(target, cartoon, transform)
+
+    return [
+        lambda: crop_face_with_opencv(frame, transform, SIZE),
+        lambda: paste_face_with_opencv(target, cartoon, transform),
+        both,
+    ]
 
 
-def pairs() -> dict[tuple[str, tuple[int, int], int], tuple[Callable[[], object], ...]]:
-    """What is compared: OpenCV's call first, then dtir_ext's."""
+def with_dtir_ext(frame: Picture, transform: NDArray[np.float64], cartoon: Picture) -> list[Call]:
+    """Returns the same operations by dtir_ext."""
+    target, transforms, cartoons = frame.copy(), transform[None], cartoon[None]
+
+    def both() -> None:
+        dtir_ext.crop_faces(frame, transforms, SIZE)
+        dtir_ext.paste_faces(target, cartoons, transforms)
+
+    return [
+        lambda: dtir_ext.crop_faces(frame, transforms, SIZE),
+        lambda: dtir_ext.paste_faces(target, cartoons, transforms),
+        both,
+    ]
+
+
+def gains(rounds: int) -> list[Gain]:
+    """Measures all operations, on all faces in all frames.
+
+    Args:
+        rounds: how many, of two calls each.
+    """
     portrait = read_picture(SAMPLE_PORTRAIT)
-    found: dict[tuple[str, tuple[int, int], int], tuple[Callable[[], object], ...]] = {}
+    peers: dict[str, Callable[..., list[Call]]] = {"opencv": with_opencv, "ext": with_dtir_ext}
+    turns: dict[str, dict[str, Call]] = {}
     for size in FRAMES:
-        frame = cv2.resize(portrait, size, interpolation=cv2.INTER_LINEAR)
+        frame = np.asarray(cv2.resize(portrait, size, interpolation=cv2.INTER_LINEAR), np.uint8)
         for face in FACES:
             transform = placed(face, size)
-            crops = dtir_ext.crop_faces(frame, transform[None], SIZE)
-            found["crop", size, face] = (
-                partial(crop_face_with_opencv, frame, transform, SIZE),
-                partial(dtir_ext.crop_faces, frame, transform[None], SIZE),
-            )
-            found["paste", size, face] = (
-                partial(paste_face_with_opencv, frame.copy(), crops[0], transform),
-                partial(dtir_ext.paste_faces, frame.copy(), crops, transform[None]),
-            )
+            cartoon = crop_face_with_opencv(frame, transform, SIZE)
+            for peer, calls in peers.items():
+                names = [f"{operation} {size} {face}" for operation in OPERATIONS]
+                done = calls(frame, transform, cartoon)
+                turns |= {
+                    f"{name} {peer}": {"call": call} for name, call in zip(names, done, strict=True)
+                }
+    times = measure(turns, rounds=rounds, seconds=600)
+    found = []
+    for operation in OPERATIONS:
+        for size in FRAMES:
+            for face in FACES:
+                name = f"{operation} {size} {face}"
+                theirs, ours = (spread(times[f"{name} {peer}"]["call"]) for peer in peers)
+                gain = theirs.median / ours.median
+                found.append(Gain(operation, size, face, theirs, ours, gain))
     return found
 
 
-def measure(rounds: int) -> list[Row]:
-    """Runs all calls in turn, `rounds` times, after three rounds that do not count."""
-    calls = pairs()
-    times: dict[tuple[str, tuple[int, int], int], tuple[list[float], list[float]]] = {
-        key: ([], []) for key in calls
-    }
-    for number in range(-3, rounds):
-        for key, peers in calls.items():
-            for call, taken in zip(peers, times[key], strict=True):
-                spent = seconds(call) * 1e6
-                if number >= 0:
-                    taken.append(spent)
-    rows = []
-    for (operation, size, face), (theirs, ours) in times.items():
-        medians = statistics.median(theirs), statistics.median(ours)
-        p95 = [float(np.percentile(values, 95)) for values in (theirs, ours)]
-        gain = medians[0] / medians[1]
-        rows.append(Row(operation, size, face, medians[0], p95[0], medians[1], p95[1], gain))
-    return rows
-
-
-def markdown(rows: list[Row]) -> str:
-    """The rows as a table."""
-    lines = [
-        "| operation | frame | face | OpenCV µs (p95) | dtir_ext µs (p95) | gain |",
-        "|---|---|---|---|---|---|",
+def lines(found: Sequence[Gain]) -> list[str]:
+    """What was found, as Markdown."""
+    header = ["operation", "frame", "face", "OpenCV µs", "p95", "dtir_ext µs", "p95", "gain"]
+    rows = [
+        [
+            one.operation,
+            f"{one.frame[0]}x{one.frame[1]}",
+            f"{one.face} px",
+            *(
+                f"{1e3 * milliseconds:.0f}"
+                for each in (one.opencv, one.dtir_ext)
+                for milliseconds in (each.median, each.p95)
+            ),
+            f"{one.gain:.1f}x",
+        ]
+        for one in found
     ]
-    for row in sorted(rows, key=lambda row: (row.operation, row.frame, row.face)):
-        lines.append(
-            f"| {row.operation} | {row.frame[0]}x{row.frame[1]} | {row.face} px "
-            f"| {row.opencv_median:.0f} ({row.opencv_p95:.0f}) "
-            f"| {row.dtir_ext_median:.0f} ({row.dtir_ext_p95:.0f}) | {row.gain:.1f}x |"
-        )
-    return "\n".join(lines) + "\n"
+    return ["# Cropping and pasting faces", "", *table(header, rows)]
 
 
-def main() -> None:
-    """Measures, prints the table, and writes it and the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--output", type=Path, default=Path("dtir-output"))
-    arguments = parser.parse_args()
-    rows = measure(arguments.rounds)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "opencv": cv2.__version__,
+@dataclass(frozen=True)
+class Arguments:
+    """What to measure.
+
+    Attributes:
+        rounds: how many, of two calls each.
+        output: folder for the report.
+    """
+
+    rounds: int = 200
+    output: Path = RESULTS
+
+
+def main(arguments: Arguments) -> None:
+    """Measures, prints and writes.
+
+    Raises:
+        DtirError: it cannot be measured or written.
+    """
+    if arguments.rounds < 1:
+        raise ConfigurationError(f"rounds is {arguments.rounds}: it must be 1 or more")
+    around = surroundings()
+    found = gains(arguments.rounds)
+    document = {
+        **around,
+        "dtir_ext": version("dtir-ext"),
         "opencv_threads": cv2.getNumThreads(),
-        "dtir_ext": dtir_ext.__version__,
-        "rounds": arguments.rounds,
+        "gains": [asdict(one) for one in found],
     }
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    table = markdown(rows)
-    record = {"machine": machine, "rows": [asdict(row) for row in rows]}
-    (arguments.output / "crop_and_paste.json").write_text(json.dumps(record, indent=2) + "\n")
-    (arguments.output / "crop_and_paste.md").write_text(table)
-    print(table)
+    write_report(arguments.output, "crop_and_paste", document, lines(found))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main(tyro.cli(Arguments, description=__doc__))
+    except DtirError as error:
+        sys.exit(f"crop_and_paste: error: {error}")

@@ -103,27 +103,38 @@ DTIR_HD void store_rounded(Floats4 pixel, std::uint8_t* out) {
   std::memcpy(out, &bytes, sizeof bytes);
 }
 
+// `checked` for pairs of which some may end behind the picture.
+template <int pixel, bool swap, bool wide, bool checked>
+DTIR_HD void mix_pairs(const Source& source, const std::ptrdiff_t* offsets, const float* right,
+                       const float* down, int count, std::uint8_t* out) {
+  const std::ptrdiff_t below = source.height > 1 ? source.stride : 0;
+  for (int i = 0; i < count; ++i) {
+    const std::uint8_t* place = source.pixels + offsets[i];
+    const std::uint64_t upper = checked ? load_pair(place, source.end) : load<std::uint64_t>(place);
+    const std::uint64_t lower =
+        checked ? load_pair(place + below, source.end) : load<std::uint64_t>(place + below);
+    store_rounded<swap>(between<pixel, wide>(upper, lower, right[i], down[i]), out + i * kChannels);
+  }
+}
+
 template <int pixel, bool swap, bool wide>
 DTIR_HD void sample(const Source& source, const Line& line, int count, std::uint8_t* out) {
-  int columns[kChunk], rows[kChunk];
+  std::ptrdiff_t offsets[kChunk];
   float right[kChunk], down[kChunk];
+  int lowest = 0;
   for (int i = 0; i < count; ++i) {
     const Taps x = replicated_taps(line.x + line.step_x * static_cast<float>(i), source.width);
     const Taps y = replicated_taps(line.y + line.step_y * static_cast<float>(i), source.height);
-    columns[i] = x.first;
-    rows[i] = y.first;
+    offsets[i] = y.first * source.stride + x.first * pixel;
+    lowest = y.first > lowest ? y.first : lowest;
     right[i] = x.weight;
     down[i] = y.weight;
   }
-  const std::uint8_t* const pixels = source.pixels;
-  const std::uint8_t* const end = source.end;
-  const std::ptrdiff_t stride = source.stride;
-  const std::ptrdiff_t below = source.height > 1 ? stride : 0;
-  for (int i = 0; i < count; ++i) {
-    const std::uint8_t* place = pixels + rows[i] * stride + columns[i] * pixel;
-    store_rounded<swap>(between<pixel, wide>(load_pair(place, end), load_pair(place + below, end),
-                                             right[i], down[i]),
-                        out + i * kChannels);
+  // The eight bytes that a pair is read in go on into the next row, which the last one has not.
+  if (lowest + 2 < source.height) {
+    mix_pairs<pixel, swap, wide, false>(source, offsets, right, down, count, out);
+  } else {
+    mix_pairs<pixel, swap, wide, true>(source, offsets, right, down, count, out);
   }
 }
 
