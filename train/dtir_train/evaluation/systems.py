@@ -82,14 +82,14 @@ def open_system(path: Path | None) -> Iterator[TrainedSystem]:
         Recognizer(opened) as recognizer,
         Restorer(opened) as restorer,
     ):
-        manifest = opened.manifest
+        manifest, engine = opened.manifest, transfer.engine
         yield TrainedSystem(
             manifest.name,
             manifest.labels,
             manifest.attribute,
             manifest.image_size,
             None,
-            str(transfer.engine),
+            f"{engine.engine} on {engine.device}, {engine.precision}",
             _one_by_one(transfer),
             _one_by_one(lambda cartoon: recognizer.probabilities(cartoon)[0]),
             _one_by_one(restorer),
