@@ -81,7 +81,7 @@ void crop_face(const Picture<const std::uint8_t>& frame, const CropPlan& plan, i
       const float right = static_cast<float>(x), down = static_cast<float>(y);
       const Line line{map.xx * right + map.xy * down + map.x0,
                       map.yx * right + map.yy * down + map.y0, map.xx, map.yx};
-      // The byte more that is written is the next row's, which the last one has not.
+      // One byte more is written, which is the next row's; behind the last row there is none.
       if (y + 1 < size) {
         sample_row(source, line, count, swap_channels, crop);
       } else {

@@ -121,17 +121,18 @@ template <int pixel, bool swap, bool wide>
 DTIR_HD void sample(const Source& source, const Line& line, int count, std::uint8_t* out) {
   std::ptrdiff_t offsets[kChunk];
   float right[kChunk], down[kChunk];
-  int lowest = 0;
+  std::ptrdiff_t furthest = 0;
   for (int i = 0; i < count; ++i) {
     const Taps x = replicated_taps(line.x + line.step_x * static_cast<float>(i), source.width);
     const Taps y = replicated_taps(line.y + line.step_y * static_cast<float>(i), source.height);
     offsets[i] = y.first * source.stride + x.first * pixel;
-    lowest = y.first > lowest ? y.first : lowest;
+    furthest = offsets[i] > furthest ? offsets[i] : furthest;
     right[i] = x.weight;
     down[i] = y.weight;
   }
-  // The eight bytes that a pair is read in go on into the next row, which the last one has not.
-  if (lowest + 2 < source.height) {
+  const std::ptrdiff_t below = source.height > 1 ? source.stride : 0;
+  const std::ptrdiff_t room = source.end - source.pixels;
+  if (furthest + below + static_cast<std::ptrdiff_t>(sizeof(std::uint64_t)) <= room) {
     mix_pairs<pixel, swap, wide, false>(source, offsets, right, down, count, out);
   } else {
     mix_pairs<pixel, swap, wide, true>(source, offsets, right, down, count, out);

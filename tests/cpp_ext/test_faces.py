@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -244,3 +246,33 @@ def test_where_crops_cannot_go(out, error, text):
 def test_what_cannot_be_pasted(frame, cartoons, error, text):
     with pytest.raises(error, match=text):
         dtir_ext.paste_faces(frame, cartoons, EYE)
+
+
+# A frame that ends where the memory does: what is read behind it ends the process.
+_AT_THE_END_OF_MEMORY = """
+import ctypes, mmap, sys
+import numpy as np
+import dtir_ext
+
+libc = ctypes.CDLL(None, use_errno=True)
+pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+memory = np.frombuffer(pages, np.uint8)
+behind = ctypes.c_void_p(memory.ctypes.data + mmap.PAGESIZE)
+assert libc.mprotect(behind, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+for width in range(1, 6):
+    for height in range(1, 8):
+        size = height * width * 3
+        frame = memory[mmap.PAGESIZE - size : mmap.PAGESIZE].reshape(height, width, 3)
+        for scale in (0.5, 1.0, 3.0):
+            transform = np.array([[[scale, 0.0, 0.0], [0.0, scale, 0.0]]])
+            dtir_ext.crop_faces(frame, transform, 8)
+print("read no more")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mprotect is asked for as on Linux")
+def test_nothing_behind_the_frame_is_read():
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_THE_END_OF_MEMORY], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "read no more\n"), done.stderr
