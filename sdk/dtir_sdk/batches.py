@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from dtir_sdk.errors import ConfigurationError
 
+# Of faces in a network at once: far beyond this they fit no memory.
+LARGEST = 4096
+
 
 @dataclass(frozen=True)
 class BatchRange:
@@ -18,7 +21,7 @@ class BatchRange:
         most: the largest; equal to `least`, the profile is static.
 
     Raises:
-        ConfigurationError: they are not in this order, or below 1.
+        ConfigurationError: they are not in this order, or not from 1 to `LARGEST`.
 
     Examples:
         >>> BatchRange.parse("2:8:16"), BatchRange.parse("1")
@@ -30,9 +33,10 @@ class BatchRange:
     most: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.best <= self.most:
+        if not 1 <= self.least <= self.best <= self.most <= LARGEST:
             raise ConfigurationError(
-                f"a batch range needs 1 <= least <= best <= most, and is {self}"
+                f"a batch range needs 1 <= least <= best <= most, each from 1 to {LARGEST}, and is "
+                f"{self}"
             )
 
     def __str__(self) -> str:

@@ -482,7 +482,7 @@ def _parse_batches(fields: _Fields) -> tuple[BatchRange, ...]:
     sides = ("least", "best", "most")
     try:
         batches = tuple(
-            BatchRange(*(inner.number(side, 1, 4096) for side in sides))
+            BatchRange(*(inner.number(side, 1) for side in sides))
             for _, inner in fields.objects("batches")
         )
         check_batches(batches)

@@ -151,6 +151,7 @@ def test_batches_of_engines(run_cli: Run, bundle: Path, tmp_path: Path) -> None:
     assert Bundle.open(tmp_path / "copy").manifest.batches == wanted
     one_line(run_cli(bundle, "--batches", "1:2"), "'1:2' is no batch range")
     one_line(run_cli(bundle, "--batches", "1", "4:4:8"), "leave out 2")
+    one_line(run_cli(bundle, "--batches", "1:8:5000"), "from 1 to 4096")
     assert not (tmp_path / "dtir-bundle").exists()
 
 
