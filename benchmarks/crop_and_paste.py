@@ -9,9 +9,11 @@ Writes crop_and_paste.json and crop_and_paste.md. Needs dtir_ext: `pip install .
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -24,7 +26,7 @@ from report import RESULTS, surroundings, table
 
 from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_sdk.faces import crop_face_with_opencv, paste_face_with_opencv
-from dtir_sdk.pictures import Picture, read_picture
+from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 
 try:
@@ -67,34 +69,14 @@ def placed(face: int, frame: tuple[int, int]) -> NDArray[np.float64]:
     return np.array([[a, -b, SIZE / 2 - a * x + b * y], [b, a, SIZE / 2 - b * x - a * y]])
 
 
-def with_opencv(frame: Picture, transform: NDArray[np.float64], cartoon: Picture) -> list[Call]:
-    """Returns the operations on one face, in their order, by OpenCV."""
-    target = frame.copy()
+def operations(crop: Call, paste: Call) -> dict[str, Call]:
+    """Returns what is measured of a peer."""
 
     def both() -> None:
-        crop_face_with_opencv(frame, transform, SIZE)
-        paste_face_with_opencv(target, cartoon, transform)
+        crop()
+        paste()
 
-    return [
-        lambda: crop_face_with_opencv(frame, transform, SIZE),
-        lambda: paste_face_with_opencv(target, cartoon, transform),
-        both,
-    ]
-
-
-def with_dtir_ext(frame: Picture, transform: NDArray[np.float64], cartoon: Picture) -> list[Call]:
-    """Returns the same operations by dtir_ext."""
-    target, transforms, cartoons = frame.copy(), transform[None], cartoon[None]
-
-    def both() -> None:
-        dtir_ext.crop_faces(frame, transforms, SIZE)
-        dtir_ext.paste_faces(target, cartoons, transforms)
-
-    return [
-        lambda: dtir_ext.crop_faces(frame, transforms, SIZE),
-        lambda: dtir_ext.paste_faces(target, cartoons, transforms),
-        both,
-    ]
+    return {"crop": crop, "paste": paste, "crop and paste": both}
 
 
 def gains(rounds: int) -> list[Gain]:
@@ -104,28 +86,26 @@ def gains(rounds: int) -> list[Gain]:
         rounds: how many, of two calls each.
     """
     portrait = read_picture(SAMPLE_PORTRAIT)
-    peers: dict[str, Callable[..., list[Call]]] = {"opencv": with_opencv, "ext": with_dtir_ext}
-    turns: dict[str, dict[str, Call]] = {}
-    for size in FRAMES:
+    places = list(product(FRAMES, FACES))
+    turns = {}
+    for size, face in places:
         frame = np.asarray(cv2.resize(portrait, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-        for face in FACES:
-            transform = placed(face, size)
-            cartoon = crop_face_with_opencv(frame, transform, SIZE)
-            for peer, calls in peers.items():
-                names = [f"{operation} {size} {face}" for operation in OPERATIONS]
-                done = calls(frame, transform, cartoon)
-                turns |= {
-                    f"{name} {peer}": {"call": call} for name, call in zip(names, done, strict=True)
-                }
+        transform = placed(face, size)
+        cartoon = crop_face_with_opencv(frame, transform, SIZE)
+        turns[f"opencv {size} {face}"] = operations(
+            partial(crop_face_with_opencv, frame, transform, SIZE),
+            partial(paste_face_with_opencv, frame.copy(), cartoon, transform),
+        )
+        turns[f"dtir_ext {size} {face}"] = operations(
+            partial(dtir_ext.crop_faces, frame, transform[None], SIZE),
+            partial(dtir_ext.paste_faces, frame.copy(), cartoon[None], transform[None]),
+        )
     times = measure(turns, rounds=rounds, seconds=600)
     found = []
-    for operation in OPERATIONS:
-        for size in FRAMES:
-            for face in FACES:
-                name = f"{operation} {size} {face}"
-                theirs, ours = (spread(times[f"{name} {peer}"]["call"]) for peer in peers)
-                gain = theirs.median / ours.median
-                found.append(Gain(operation, size, face, theirs, ours, gain))
+    for operation, (size, face) in product(OPERATIONS, places):
+        theirs = spread(times[f"opencv {size} {face}"][operation])
+        ours = spread(times[f"dtir_ext {size} {face}"][operation])
+        found.append(Gain(operation, size, face, theirs, ours, theirs.median / ours.median))
     return found
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import tyro
@@ -42,6 +42,7 @@ from dtir_sdk.pictures import Picture, read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 
 if TYPE_CHECKING:
+    import openvino
     from matplotlib.figure import Figure
 
 # Frames after which all that is made once has been made.
@@ -181,7 +182,7 @@ def overheads(bundle: Bundle, rounds: int) -> list[Overhead]:
     ]
 
 
-def _compiled(data: bytes, hint: str) -> Any:  # noqa: ANN401
+def _compiled(data: bytes, hint: str) -> openvino.CompiledModel:
     from dtir_sdk.engines.openvino import core as openvino_core
 
     core = openvino_core()
@@ -191,7 +192,7 @@ def _compiled(data: bytes, hint: str) -> Any:  # noqa: ANN401
     return core.compile_model(model, "CPU", options)
 
 
-def _shared(batch: Picture) -> Any:  # noqa: ANN401
+def _shared(batch: Picture) -> openvino.Tensor:
     import openvino
 
     return openvino.Tensor(batch, shared_memory=True)
