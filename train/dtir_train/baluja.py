@@ -149,7 +149,7 @@ def train_hiding(
     plain = HidingNetworks(recipe.filters)
     _initialise(plain)
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters()))
+    network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters(), fused=True))
     for step in track(range(recipe.steps), task):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * min(1.0, 2 * (1 - step / recipe.steps))

@@ -59,7 +59,7 @@ def train_classifier(
         body = {k: v for k, v in start_from.state_dict().items() if not k.startswith("fc.")}
         plain.load_state_dict(body, strict=False)
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters()))
+    network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters(), fused=True))
     averaged = averaged_copy(plain, 0.998)
     for step in track(range(steps), task):
         for group in optimizer.param_groups:

@@ -252,7 +252,10 @@ class System:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizers = [
             torch.optim.Adam(
-                self._plain[each].parameters(), recipe.learning_rate, (recipe.beta1, 0.999)
+                self._plain[each].parameters(),
+                recipe.learning_rate,
+                (recipe.beta1, 0.999),
+                fused=True,
             )
             for each in trained
         ]
@@ -381,5 +384,11 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
     for key, value in tensors.items():
         position, _, name = key.partition(".")
         state.setdefault(int(position), {})[name] = value
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    for position, values in state.items():
+        for name, value in values.items():
+            if value.shape == parameters[position].shape:
+                # Fused Adam pairs elements as they lie in memory, whatever the strides say.
+                values[name] = torch.empty_like(parameters[position]).copy_(value)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
