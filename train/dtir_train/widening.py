@@ -3,6 +3,9 @@
 Source: Net2WiderNet (Chen et al., Net2Net, ICLR 2016). Every channel of the narrow network stands
 in the wide one several times, and what reads it takes a share of each. The shares are drawn at
 random, since copies that were read alike would learn alike for ever.
+
+Every weight is the smaller for it, while a step of Adam is as large as ever: with c times as many
+channels the learning rate has to be c times lower (Yang et al., Tensor Programs V, NeurIPS 2021).
 """
 
 from __future__ import annotations
