@@ -197,7 +197,7 @@ class System:
                 for name, averaged in self._averaged.items():
                     averaged.module.load_state_dict(dict(checkpoint.tensors[f"averaged/{name}"]))
                     averaged.n_averaged.fill_(checkpoint.step)
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (LookupError, RuntimeError, ValueError) as error:
             raise ConfigurationError(
                 f"the checkpoint's tensors do not fit its configuration ({name}): the file was "
                 "changed, train again or use an earlier one"
@@ -380,15 +380,17 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, 
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         position, _, name = key.partition(".")
-        state.setdefault(int(position), {})[name] = value
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    for position, values in state.items():
-        for name, value in values.items():
-            if value.shape == parameters[position].shape:
-                # Fused Adam pairs elements as they lie in memory, whatever the strides say.
-                values[name] = torch.empty_like(parameters[position]).copy_(value)
+        state.setdefault(int(position), {})[name] = _laid_out_as(parameters[int(position)], value)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """Fused Adam pairs elements as they lie in memory, whatever the strides say."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter).copy_(value)
