@@ -170,6 +170,10 @@ def test_tensors_that_do_not_fit_are_refused(small):
         members.popitem()
         with pytest.raises(ConfigurationError, match="do not fit"):
             system.resume(replace(state, tensors={**state.tensors, broken: members}))
+    group = "optimizer/transfer"
+    of_too_many = {**state.tensors[group], "999.exp_avg": torch.zeros(1)}
+    with pytest.raises(ConfigurationError, match="do not fit"):
+        system.resume(replace(state, tensors={**state.tensors, group: of_too_many}))
     kept = {group: value for group, value in state.tensors.items() if group != "transfer"}
     with pytest.raises(ConfigurationError, match="do not fit"):
         system.resume(replace(state, tensors=kept))
