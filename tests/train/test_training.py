@@ -462,6 +462,7 @@ def test_training_learns(tmp_path):
         constant_epochs=16,
         settle_epochs=4,
         learning_rate=1e-3,
+        adversarial_weight=0.3,
         recognition_weight=3.0,
         restoration_weight=30.0,
     )
@@ -469,6 +470,6 @@ def test_training_learns(tmp_path):
     fit(replace(tiny, data=data, recipe=recipe), tmp_path, Execution(validate_every=1000))
     with (tmp_path / METRICS_NAME).open(newline="") as file:
         *_, last = csv.DictReader(file)
-    # Guessing reads half of the 64 labels right, and so many once in a hundred runs.
-    assert float(last["validation_accuracy"]) > 0.65
+    # Guessing reads half of the labels right.
+    assert float(last["validation_accuracy"]) > 0.8
     assert float(last["validation_psnr"]) > 15
