@@ -24,7 +24,8 @@ export SLURM_STEP_NUM_TASKS=2
 "$@" & other=$!
 wait $one && wait $other
 """
-SCONTROL = "#!/bin/bash\nprintf 'localhost\\nlocalhost\\n'\n"
+# Slow enough that a reader of its first line alone would be gone before it writes the second one.
+SCONTROL = "#!/bin/bash\necho localhost\nsleep 0.5\necho localhost\n"
 
 
 def parsed_by_bash(script: str) -> None:
