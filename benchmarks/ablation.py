@@ -89,6 +89,9 @@ VARIANTS: Mapping[str, Variant] = {
         "the discriminator learns four times as fast", {"discriminator_learning_rate": 8e-4}
     ),
     "resize": Variant("resizing and convolution", networks={"upsampling": "resize"}),
+    "skip-connections": Variant(
+        "detail past the residual blocks", networks={"skip_connections": True}
+    ),
     "similarity": Variant("1 - SSIM of the restored photo, weight 10", {"similarity_weight": 10.0}),
     "jpeg": Variant(
         "cartoons sent as JPEG of quality 50 to 95", {"jpeg_quality": 50, "jpeg_quality_to": 95}
@@ -267,7 +270,7 @@ def _measured(
     train = load_secret(data, size, "train", configuration.seed)
     domains = _domains(system, configuration, train, cartoons)
     # Of one size for all variants, whatever is being changed.
-    judge = replace(configuration.networks, upsampling="deconvolution")
+    judge = replace(configuration.networks, upsampling="deconvolution", skip_connections=False)
     likeness = [
         told_apart(each, data, judge, judge_epochs)
         for each in (domains, domains.changed(lambda pictures: half(pictures).pictures))

@@ -33,6 +33,7 @@ configurations = st.builds(
         backbone=st.sampled_from(["resnet18", "resnet34", "resnet50"]),
         recognizer_width=numbers,
         upsampling=st.sampled_from(["deconvolution", "resize"]),
+        skip_connections=st.booleans(),
     ),
     st.builds(
         Data,
@@ -119,6 +120,7 @@ def test_no_preset_takes_a_recipe_that_the_paper_does_not_know(name):
     assert preset.recipe.adversarial_loss in ("least-squares", "cross-entropy")
     assert (preset.recipe.gradient_penalty, preset.teacher) == (0, None)
     assert preset.networks.upsampling == "deconvolution"
+    assert not preset.networks.skip_connections
 
 
 def test_the_paper_preset_is_the_papers_recipe():

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from dtir_train.building import build_generator
+from dtir_train.configuration import PRESETS
 from dtir_train.networks import Discriminator, Generator, Recognizer, ResidualBlock, initialise
 
 
@@ -68,6 +73,48 @@ def test_resizing_leaves_no_checkerboard():
 
     assert made("resize").std(dim=(2, 3)).max() < 1e-5
     assert made("deconvolution").std(dim=(2, 3)).max() > 0.01
+
+
+def with_skips(weight: float | None) -> Generator:
+    """The same but for its skip connections, which are fresh where no weight is given."""
+    torch.manual_seed(0)
+    network = Generator(4, 1, skip_connections=True)
+    initialise(network)
+    for skip in network.skips:
+        if weight is not None:
+            nn.init.constant_(skip.weight, weight)
+    return network
+
+
+def test_fresh_skip_connections_change_nothing_and_are_trained_at_once():
+    torch.manual_seed(0)
+    plain, network = Generator(4, 1), with_skips(None)
+    missing = network.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing == ["skips.0.weight", "skips.1.weight"]
+    pictures = random_pictures(2, 36)
+    made = network(pictures)
+    assert torch.equal(made, plain(pictures))
+    made.square().mean().backward()
+    for skip in network.skips:
+        assert skip.weight.grad.abs().max() > 0
+
+
+def test_skip_connections_let_detail_past_the_residual_blocks():
+    pictures = random_pictures(1, 64)
+    changed = pictures.clone()
+    changed[..., 31, 31] *= -1
+    # What is left of a changed pixel when the residual blocks see nothing of it.
+    for weight, passes in ((None, False), (1.0, True)):
+        network = with_skips(weight)
+        nn.init.zeros_(network.encoder[2][0].weight)
+        assert bool((network(pictures) != network(changed)).any()) == passes
+
+
+def test_skip_connections_leave_the_edge_generator_under_its_budget():
+    sizes = PRESETS["edge"].networks
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        build_generator(replace(sizes, skip_connections=True))(torch.empty(1, 3, 128, 128))
+    assert 0.82e9 < counter.get_total_flops() / 2 < 0.9e9
 
 
 @pytest.mark.parametrize(("blocks", "halfway"), [(1, 1), (2, 1), (9, 5)])

@@ -280,6 +280,17 @@ def test_the_discriminator_alone_sees_varied_pictures(small):
     assert float(metrics[0].recognition) == float(metrics[1].recognition)
 
 
+def test_skip_connections_are_trained(small):
+    configuration = small()
+    sizes = replace(configuration.networks, skip_connections=True)
+    system = make(replace(configuration, networks=sizes))
+    for _ in range(2):
+        system.train_step(batch(), RATE, settling=False)
+        assert not system.parameters_without_gradient()
+    for name in ("transfer", "restorer"):
+        assert system.averaged(name).skips[0].weight.abs().max() > 0
+
+
 def test_generators_that_resize(small):
     configuration = small()
     sizes = replace(configuration.networks, upsampling="resize")

@@ -197,6 +197,24 @@ def test_wider_networks_start_by_computing_what_narrower_ones_did(small, tmp_pat
         ), name
 
 
+def test_skip_connections_are_added_to_networks_that_had_none(small, tmp_path):
+    fit(small(steps=4), tmp_path / "first", OFTEN)
+    skipping = small(steps=1, learning_rate=1e-9)
+    sizes = replace(
+        skipping.networks, channels=2 * skipping.networks.channels, skip_connections=True
+    )
+    skipping = replace(skipping, networks=sizes, start_from=str(tmp_path / "first"))
+    fit(skipping, tmp_path / "skipping", OFTEN)
+    first, second = load_trained(tmp_path / "first"), load_trained(tmp_path / "skipping")
+    photos = torch.rand(4, 3, sizes.image_size, sizes.image_size) * 2 - 1
+    for name in ("transfer", "restorer"):
+        made = getattr(second, name)(photos)
+        assert torch.allclose(getattr(first, name)(photos), made, atol=1e-3), name
+    plain = replace(small(steps=1), start_from=str(tmp_path / "skipping"))
+    with pytest.raises(ConfigurationError, match=r"its transfer .*skips\.0.* in one of them only"):
+        fit(plain, tmp_path / "plain", OFTEN)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

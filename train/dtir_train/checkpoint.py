@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dtir_sdk.errors import ConfigurationError, OutputError
+from dtir_train.building import build_generator, build_recognizer
 from dtir_train.configuration import Configuration
 from dtir_train.networks import Generator, Recognizer
 from dtir_train.run_folder import CONFIGURATION_NAME, read_configuration
@@ -172,9 +173,9 @@ def load_trained(path: Path) -> TrainedNetworks:
     checkpoint = load_checkpoint(path)
     sizes = checkpoint.configuration.networks
     with torch.device("cpu"):
-        transfer = Generator(sizes.channels, sizes.blocks, sizes.upsampling)
-        restorer = Generator(sizes.channels, sizes.blocks, sizes.upsampling)
-        recognizer = Recognizer(len(checkpoint.labels), sizes.backbone, sizes.recognizer_width)
+        transfer = build_generator(sizes)
+        restorer = build_generator(sizes)
+        recognizer = build_recognizer(sizes, len(checkpoint.labels))
     networks: tuple[tuple[str, torch.nn.Module], ...] = (
         ("transfer", transfer),
         ("recognizer", recognizer),

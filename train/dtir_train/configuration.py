@@ -33,6 +33,8 @@ class Networks:
         backbone: of the recognizer.
         recognizer_width: stem width of the recognizer; 64 is the published network.
         upsampling: of both generators: the paper's deconvolution, or resizing and convolution.
+        skip_connections: let detail past the residual blocks of both generators, by 1x1
+            convolutions. The paper's have none.
     """
 
     image_size: int = 128
@@ -42,6 +44,7 @@ class Networks:
     backbone: Backbone = "resnet50"
     recognizer_width: int = 64
     upsampling: Upsampling = "deconvolution"
+    skip_connections: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % 4:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.averaging import averaged_copy
 from dtir_train.batch_norm import synchronize_batch_norm
+from dtir_train.building import build_generator, build_recognizer
 from dtir_train.channel import send
 from dtir_train.checkpoint import Checkpoint
 from dtir_train.configuration import Configuration
@@ -30,7 +31,7 @@ from dtir_train.losses import (
     gradient_penalty,
     transfer_loss,
 )
-from dtir_train.networks import Discriminator, Generator, Recognizer, initialise
+from dtir_train.networks import Discriminator, initialise
 from dtir_train.widening import widened
 
 # The networks that are deployed, and so averaged.
@@ -94,11 +95,11 @@ class System:
             self._teacher = Teacher(configuration, labels, fabric, compiled)
         recipe, sizes = configuration.recipe, configuration.networks
         torch.manual_seed(configuration.seed)
-        transfer = Generator(sizes.channels, sizes.blocks, sizes.upsampling)
+        transfer = build_generator(sizes)
         self._plain: dict[str, nn.Module] = {
             "transfer": transfer,
-            "recognizer": Recognizer(len(labels), sizes.backbone, sizes.recognizer_width),
-            "restorer": Generator(sizes.channels, sizes.blocks, sizes.upsampling),
+            "recognizer": build_recognizer(sizes, len(labels)),
+            "restorer": build_generator(sizes),
             "discriminator": Discriminator(sizes.discriminator_channels),
         }
         for network in self._plain.values():
@@ -220,8 +221,12 @@ class System:
             if name == "recognizer" and not same_task:
                 continue
             weights = checkpoint.tensors.get(f"averaged/{name}") or checkpoint.tensors.get(name, {})
+            fresh = network.state_dict()
+            added = {key: fresh[key] for key in fresh if key.startswith("skips.")}
             try:
-                network.load_state_dict(widened(network, weights, self.configuration.seed))
+                network.load_state_dict(
+                    widened(network, {**added, **weights}, self.configuration.seed)
+                )
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"start_from {self.configuration.start_from}: its {name} does not fit into "
