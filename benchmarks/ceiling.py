@@ -153,7 +153,7 @@ def _openvino_product(side: int, precision: Arithmetic) -> Product:
     return Product("OpenVINO", precision, side, request.infer)
 
 
-def _levels(values: Any, least: float, most: float, count: int) -> Any:  # noqa: ANN401
+def _levels(values: Any, least: float, most: float, count: int) -> Any:  # noqa: ANN401, OpenVINO's nodes
     from openvino import opset13 as ops
 
     edges = (np.float32(edge) for edge in (least, most, least, most))

@@ -79,7 +79,7 @@ def _torch(folder: Path, *, compiled: bool) -> Run:
 
     call = torch.compile(both, dynamic=False) if compiled else both
 
-    def run(face: Any) -> Any:  # noqa: ANN401
+    def run(face: Any) -> Any:  # noqa: ANN401, numpy is imported by the peer alone
         with torch.inference_mode():
             return call(torch.from_numpy(face)).numpy()
 

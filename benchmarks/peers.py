@@ -143,6 +143,7 @@ def torch_peer(
     def step(graph: torch.nn.Module) -> Step:
         graph = deepcopy(graph).eval().to(device)
         if half:
+            # torch's overloads leave memory_format out.
             graph = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         call: Callable[[torch.Tensor], torch.Tensor] = graph
         if compiled:

@@ -26,7 +26,7 @@ BundleFolder = Annotated[
 ]
 
 
-def run(  # noqa: D417
+def run(  # noqa: D417, BundleFolder says what bundle is
     source: Positional[Annotated[str, arg(metavar="SOURCE")]],
     /,
     to: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="SINK")] = (),
@@ -100,7 +100,7 @@ def info(bundle: BundleFolder = None) -> int:
     return 0 if in_order else FAILED
 
 
-def bench(  # noqa: D417
+def bench(  # noqa: D417, BundleFolder says what bundle is
     picture: Positional[Annotated[Path | None, arg(metavar="PICTURE")]] = None,
     /,
     bundle: BundleFolder = None,

@@ -107,6 +107,7 @@ class Teacher:
         self._fabric = fabric
         self._restores = configuration.distillation.restoration_weight > 0
         for network in (trained.transfer, trained.recognizer, trained.restorer):
+            # torch's overloads leave memory_format out.
             network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._transfer: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
         self._transfer = trained.transfer.with_features

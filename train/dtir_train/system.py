@@ -254,6 +254,7 @@ class System:
         recipe = self.configuration.recipe
         if self._fabric.world_size > 1:
             synchronize_batch_norm(module)
+        # torch's overloads leave memory_format out.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizers = [
             torch.optim.Adam(

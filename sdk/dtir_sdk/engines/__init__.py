@@ -209,7 +209,7 @@ def _check(choice: Choice, precision: str, threads: int | None, mode: str) -> No
         )
 
 
-def _module(name: str) -> Any:  # noqa: ANN401
+def _module(name: str) -> Any:
     return import_module(_ENGINES[name][0])
 
 
@@ -225,5 +225,5 @@ def _reason(engine: str, device: str, passed: list[Problem]) -> str:
     return f"{reason} ({better})" if better else reason
 
 
-def _listed(names: Any) -> str:  # noqa: ANN401
+def _listed(names: Any) -> str:
     return ", ".join(dict.fromkeys(names))

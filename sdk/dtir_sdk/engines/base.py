@@ -158,7 +158,7 @@ class _Closable(ABC):
                 self._closed = True
                 self._release()
 
-    def _run(self, step: Callable[[Any], _Result], batch: Any) -> _Result:  # noqa: ANN401
+    def _run(self, step: Callable[[Any], _Result], batch: Any) -> _Result:
         """Keeps other threads out of a step; what goes wrong in it becomes an `EngineError`."""
         with self._lock:
             if self._closed:
@@ -202,7 +202,7 @@ class Engine(_Closable):
         super().__init__(info)
         self.signature = signature
 
-    def infer(self, batch: Any, *, swapped: bool = False) -> Array:  # noqa: ANN401
+    def infer(self, batch: Any, *, swapped: bool = False) -> Array:
         """Runs the graph.
 
         Args:
@@ -253,7 +253,7 @@ class Chain(_Closable):
         info: what it is and why it was picked.
     """
 
-    def infer(self, batch: Any, *, swapped: bool = False) -> Chained:  # noqa: ANN401
+    def infer(self, batch: Any, *, swapped: bool = False) -> Chained:
         """Runs both graphs.
 
         Args:

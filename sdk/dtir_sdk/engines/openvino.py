@@ -338,7 +338,7 @@ def _signature(model: openvino.Model) -> Signature:
     )
 
 
-def _tensor(port: Any) -> Tensor:  # noqa: ANN401
+def _tensor(port: Any) -> Tensor:
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic:
         return Tensor(port.get_any_name(), port.get_element_type().to_dtype().name, ())

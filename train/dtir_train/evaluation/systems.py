@@ -112,6 +112,7 @@ def _of_run(path: Path) -> TrainedSystem:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def deployed(network: nn.Module, output: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+        # torch's overloads leave memory_format out.
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         @torch.inference_mode()

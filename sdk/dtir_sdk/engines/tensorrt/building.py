@@ -155,7 +155,7 @@ def _build(
     return BuiltEngine(bytes(plan), kept)
 
 
-def _network_flags(trt: Any) -> int:  # noqa: ANN401
+def _network_flags(trt: Any) -> int:
     flags = trt.NetworkDefinitionCreationFlag
     for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
         if hasattr(flags, name):
@@ -163,12 +163,12 @@ def _network_flags(trt: Any) -> int:  # noqa: ANN401
     return 0
 
 
-def _parser_errors(parser: Any) -> str:  # noqa: ANN401
+def _parser_errors(parser: Any) -> str:
     texts = [parser.get_error(number).desc() for number in range(parser.num_errors)]
     return "; ".join(" ".join(text.split()) for text in texts) or "it gave no reason"
 
 
-def _network_signature(library: Library, network: Any) -> Signature:  # noqa: ANN401
+def _network_signature(library: Library, network: Any) -> Signature:
     inputs = [network.get_input(number) for number in range(network.num_inputs)]
     outputs = [network.get_output(number) for number in range(network.num_outputs)]
     return Signature(
@@ -179,9 +179,9 @@ def _network_signature(library: Library, network: Any) -> Signature:  # noqa: AN
 
 def _configure(
     library: Library,
-    config: Any,  # noqa: ANN401
+    config: Any,
     graph: Graph,
-    network: Any,  # noqa: ANN401
+    network: Any,
     options: BuildOptions,
 ) -> None:
     trt = library.trt
@@ -199,10 +199,10 @@ def _configure(
 
 
 def _permit_precision(
-    trt: Any,  # noqa: ANN401
-    config: Any,  # noqa: ANN401
+    trt: Any,
+    config: Any,
     graph: Graph,
-    network: Any,  # noqa: ANN401
+    network: Any,
     options: BuildOptions,
 ) -> None:
     """Tells TensorRT 8.6, which does not heed the graph's types, what it may compute in."""
@@ -222,7 +222,7 @@ def _permit_precision(
                 layer.precision = trt.float32
 
 
-def _name_cards(library: Library, config: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401
+def _name_cards(library: Library, config: Any, names: tuple[str, ...]) -> None:
     if not hasattr(config, "set_compute_capability"):
         raise ConfigurationError(
             f"{library.name} builds for the card that is there: leave compute_capabilities empty"
@@ -241,9 +241,9 @@ def _name_cards(library: Library, config: Any, names: tuple[str, ...]) -> None: 
 
 
 def _add_profiles(
-    builder: Any,  # noqa: ANN401
-    config: Any,  # noqa: ANN401
-    network: Any,  # noqa: ANN401
+    builder: Any,
+    config: Any,
+    network: Any,
     ranges: Sequence[BatchRange],
 ) -> None:
     port = network.get_input(0)

@@ -65,7 +65,7 @@ class Driver:
         except RuntimeError as error:
             raise EngineError(f"no NVIDIA driver was found: {_DRIVER_REMEDY}") from error
 
-    def __call__(self, function: str, *arguments: Any) -> Any:  # noqa: ANN401
+    def __call__(self, function: str, *arguments: Any) -> Any:
         """Calls a function of the driver.
 
         Args:
@@ -83,7 +83,7 @@ class Driver:
             raise EngineError(self._explain(function, status))
         return results[0] if results else None
 
-    def _explain(self, function: str, status: Any) -> str:  # noqa: ANN401
+    def _explain(self, function: str, status: Any) -> str:
         codes = self.names.CUresult
         if status == codes.CUDA_ERROR_OUT_OF_MEMORY:
             return f"the GPU is out of memory{self._free()}: close what else runs on it"
@@ -149,7 +149,7 @@ class Cuda:
             device, self._primary = self._primary, None
             self.driver("cuDevicePrimaryCtxRelease", device)
 
-    def _describe(self, device: Any) -> Gpu:  # noqa: ANN401
+    def _describe(self, device: Any) -> Gpu:
         attributes = self.driver.names.CUdevice_attribute
         major, minor = (
             int(self.driver("cuDeviceGetAttribute", attribute, device))

@@ -97,20 +97,20 @@ class _Loaded:
         for _ in range(2):
             self.execution.run(batch)
 
-    def source(self, batch: Any) -> Array | DeviceView:  # noqa: ANN401
+    def source(self, batch: Any) -> Array | DeviceView:
         """The batch, as it is in host memory, or where it lies on the card."""
         if on_device(batch):
             return self._view(batch, 0, written=False)
         array: Array = np.asarray(batch)
         return array
 
-    def target(self, array: Any, number: int) -> DeviceView:  # noqa: ANN401
+    def target(self, array: Any, number: int) -> DeviceView:
         """An array on the card for the output of a stage."""
         if not on_device(array):
             raise EngineError("an output must be an array on the GPU: leave it out for a host one")
         return self._view(array, number + 1, written=True)
 
-    def _view(self, array: Any, number: int, *, written: bool) -> DeviceView:  # noqa: ANN401
+    def _view(self, array: Any, number: int, *, written: bool) -> DeviceView:
         execution = self.execution
         tensor = execution.output(number - 1) if number else execution.input()
         with execution.cuda.active():
@@ -152,7 +152,7 @@ class TensorRtEngine(Engine):
         self._loaded = _Loaded(self.name, [graph], choice, precision)
         super().__init__(self._loaded.info, graph.signature)
 
-    def infer_into(self, batch: Any, output: Any) -> None:  # noqa: ANN401
+    def infer_into(self, batch: Any, output: Any) -> None:
         """Runs the graph and leaves the result on the card.
 
         Args:
@@ -165,7 +165,7 @@ class TensorRtEngine(Engine):
         """
         loaded = self._loaded
 
-        def run(given: Any) -> Ran:  # noqa: ANN401
+        def run(given: Any) -> Ran:
             return loaded.execution.run(loaded.source(given), [loaded.target(output, 0)])
 
         self._check_finite(self._run(run, batch).outputs[0])
@@ -213,9 +213,9 @@ class TensorRtChain(Chain):
 
     def infer_into(
         self,
-        batch: Any,  # noqa: ANN401
-        first: Any,  # noqa: ANN401
-        second: Any,  # noqa: ANN401
+        batch: Any,
+        first: Any,
+        second: Any,
     ) -> tuple[float, float]:
         """Runs the chain and leaves both results on the card.
 
@@ -232,7 +232,7 @@ class TensorRtChain(Chain):
         """
         loaded = self._loaded
 
-        def run(given: Any) -> Ran:  # noqa: ANN401
+        def run(given: Any) -> Ran:
             targets = [loaded.target(first, 0), loaded.target(second, 1)]
             return loaded.execution.run(loaded.source(given), targets)
 

@@ -258,7 +258,7 @@ class Execution:
         else:
             self._enqueue(key, recorded=False)
 
-    def _capture(self, key: _Key) -> Any:  # noqa: ANN401
+    def _capture(self, key: _Key) -> Any:
         for number in range(len(self._stages)):
             context = self._context(number, key.count)
             if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(
@@ -325,7 +325,7 @@ class Execution:
     def _copied_out(slot: _Slot, target: object) -> bool:
         return not target or slot.tensor.dtype.startswith("float")
 
-    def _context(self, number: int, count: int) -> Any:  # noqa: ANN401
+    def _context(self, number: int, count: int) -> Any:
         """A context of its own for every batch size, since a recording holds on to its shapes."""
         if (number, count) not in self._contexts:
             stage = self._stages[number]
@@ -351,17 +351,17 @@ class Execution:
             self._release("cuGraphExecDestroy", recording.graph)
             recording.graph = None
 
-    def _release(self, function: str, handle: Any) -> None:  # noqa: ANN401
+    def _release(self, function: str, handle: Any) -> None:
         with suppress(EngineError):
             self._driver(function, handle)
 
 
-def _scratch_size(engine: Any) -> int:  # noqa: ANN401
+def _scratch_size(engine: Any) -> int:
     size = getattr(engine, "device_memory_size_v2", None)
     return int(engine.device_memory_size if size is None else size)
 
 
-def _new_context(library: Library, stage: Stage) -> Any:  # noqa: ANN401
+def _new_context(library: Library, stage: Stage) -> Any:
     """A context that takes its memory from us."""
     if stage.runtime is not None:
         return stage.engine.create_execution_context(stage.runtime)

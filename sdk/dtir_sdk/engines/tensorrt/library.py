@@ -48,12 +48,12 @@ class Library:
         self.log.errors.clear()
         return "; ".join(dict.fromkeys(lines)) or "it gave no reason"
 
-    def tensor(self, name: str, dtype: Any, shape: Any) -> Tensor:  # noqa: ANN401
+    def tensor(self, name: str, dtype: Any, shape: Any) -> Tensor:
         """Translates the library's description of an input or output."""
         sides = tuple(None if side < 0 else int(side) for side in shape)
         return Tensor(name, _TYPES.get(dtype.name, dtype.name), sides)
 
-    def signature(self, engine: Any) -> Signature:  # noqa: ANN401
+    def signature(self, engine: Any) -> Signature:
         """Returns the inputs and outputs of a deserialised engine."""
         ports: dict[Any, list[Tensor]] = {
             self.trt.TensorIOMode.INPUT: [],
@@ -115,7 +115,7 @@ def open_library(name: LibraryName) -> Library:
     return Library(name, trt, str(trt.__version__), _log(trt))
 
 
-def _log(trt: Any) -> Any:  # noqa: ANN401
+def _log(trt: Any) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc]  # the base comes from a module found at run time
         """Keeps errors for `complaints`, and keeps everything off the terminal."""
 
@@ -123,7 +123,7 @@ def _log(trt: Any) -> Any:  # noqa: ANN401
             trt.ILogger.__init__(self)
             self.errors: deque[str] = deque(maxlen=_COMPLAINTS_KEPT)
 
-        def log(self, severity: Any, message: str) -> None:  # noqa: ANN401
+        def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.errors.append(message)
 

@@ -154,7 +154,7 @@ def arithmetic(library: Library, gpu: Gpu, graph: Graph, options: BuildOptions) 
     return graph.precision
 
 
-def _deserialise(library: Library, data: bytes) -> Any:  # noqa: ANN401
+def _deserialise(library: Library, data: bytes) -> Any:
     library.log.errors.clear()
     try:
         runtime = library.trt.Runtime(library.log)
@@ -166,7 +166,7 @@ def _deserialise(library: Library, data: bytes) -> Any:  # noqa: ANN401
 
 def _runtime_config(
     library: Library,
-    engine: Any,  # noqa: ANN401
+    engine: Any,
     kernels: bytes,
 ) -> tuple[Any, Any]:
     """What TensorRT-RTX, which compiles on the card when it starts, is told, and its kernels."""

@@ -107,7 +107,7 @@ class Canceller(Protocol):
         """Whether to."""
 
 
-def monitor(trt: Any, report: Callable[[float], None], cancelled: Canceller) -> Any:  # noqa: ANN401
+def monitor(trt: Any, report: Callable[[float], None], cancelled: Canceller) -> Any:
     """Makes the object that TensorRT reports its progress to.
 
     Args:
