@@ -34,4 +34,5 @@ def bundle_graph(bundle: Bundle, model: ModelName) -> Graph:
         precision=manifest.files[model].precision,
         signature=Signature((Tensor(given, "uint8", pictures),), (output,)),
         batches=manifest.batches,
+        checked_sha256=manifest.files[model].sha256,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from abc import ABC, abstractmethod
@@ -64,6 +65,7 @@ class Graph:
         precision: the precision that it is stored in: `fp32`, `fp16` or `int8`.
         signature: the inputs and outputs that it must have.
         batches: the batch sizes to build for; engines that are built for none take any.
+        checked_sha256: SHA-256 of `data`, where it was taken already, to check it.
     """
 
     data: bytes
@@ -71,6 +73,12 @@ class Graph:
     precision: str
     signature: Signature
     batches: tuple[BatchRange, ...] = DEFAULT_BATCHES
+    checked_sha256: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of `data`, in hexadecimal."""
+        return self.checked_sha256 or hashlib.sha256(self.data).hexdigest()
 
     def check(self, found: Signature) -> None:
         """Refuses a graph whose inputs and outputs are not what they must be.

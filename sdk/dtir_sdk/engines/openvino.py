@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -158,7 +157,7 @@ class OpenVinoEngine(Engine):
             model.reshape([1, *(side or 1 for side in graph.signature.inputs[0].shape[1:])])
             return self._compile(model)
 
-        name = f"{graph.signature} {hashlib.sha256(graph.data).hexdigest()}"
+        name = f"{graph.signature} {graph.sha256}"
         return kept_or_compiled(name, self._options, compile)
 
     def _read(self) -> openvino.Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,7 +115,7 @@ def load_stage(
 def engine_key(library: Library, gpu: Gpu, graph: Graph, options: BuildOptions) -> EngineKey:
     """Returns what the engine of a graph is kept under."""
     return EngineKey(
-        onnx_sha256=hashlib.sha256(graph.data).hexdigest(),
+        onnx_sha256=graph.sha256,
         batches=", ".join(map(str, graph.batches)),
         library=library.name,
         library_version=library.version,
