@@ -208,7 +208,8 @@ class System:
     def start_from(self, checkpoint: Checkpoint) -> None:
         """Takes over the weights of another run, averaged where it averaged them.
 
-        Narrower networks are widened. The recognizer keeps its random weights where the other
+        Narrower networks are widened. Skip connections that the other run's generators have not
+        got keep their fresh weights of 0. The recognizer keeps its random weights where the other
         run's reads other labels or has another backbone.
 
         Raises:
