@@ -367,6 +367,7 @@ def plot(found: Sequence[Outcome]) -> Figure:
             axes.annotate(f"  {value:.1f}", (value, name), va="center", fontsize="small")
         margin = 0.4 * max(max(values) - min(values), 1.0)
         axes.set_xlim(min(values) - margin, max(values) + 2 * margin)
+        axes.locator_params(axis="x", nbins=4)
         axes.set_title(title, fontsize="medium")
         axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()
