@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
-from dtir_train import system as system_module
+from dtir_train import building
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     load_checkpoint,
@@ -464,7 +464,7 @@ def test_a_dry_run_names_a_parameter_without_a_gradient(small, monkeypatch):
             super().__init__(*arguments)
             self.unused = torch.nn.Linear(2, 2)
 
-    monkeypatch.setattr(system_module, "Recognizer", Broken)
+    monkeypatch.setattr(building, "Recognizer", Broken)
     with pytest.raises(TrainingError, match=r"recognizer\.unused\.weight") as caught:
         dry_run(small(), OFTEN)
     assert "conv1" not in str(caught.value)
