@@ -269,10 +269,8 @@ def _measured(
     )
     train = load_secret(data, size, "train", configuration.seed)
     domains = _domains(system, configuration, train, cartoons)
-    # Of one size for all variants, whatever is being changed.
-    judge = replace(configuration.networks, upsampling="deconvolution", skip_connections=False)
     likeness = [
-        told_apart(each, data, judge, judge_epochs)
+        told_apart(each, data, configuration.networks, judge_epochs)
         for each in (domains, domains.changed(lambda pictures: half(pictures).pictures))
     ]
     return Outcome(

@@ -21,10 +21,11 @@ from dtir_sdk.bundle import Bundle, FilePrecision, ModelName, write_bundle
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from dtir_sdk.pictures import read_picture, swap_colors
 from dtir_sdk.sources import SAMPLE_PORTRAIT
+from dtir_train.building import build_generator, build_recognizer
 from dtir_train.channel import from_bytes
 from dtir_train.checkpoint import TrainedNetworks, load_trained
 from dtir_train.configuration import PRESETS
-from dtir_train.networks import Generator, Recognizer, initialise
+from dtir_train.networks import Recognizer, initialise
 
 Preset = Literal["base", "edge"]
 Pictures = NDArray[np.uint8]
@@ -92,9 +93,9 @@ def preset_subject(preset: Preset, size: int, faces: Pictures) -> Subject:
     sizes = dataclasses.replace(configuration.networks, image_size=size)
     configuration = dataclasses.replace(configuration, networks=sizes)
     torch.manual_seed(0)
-    transfer = Generator(sizes.channels, sizes.blocks)
-    restorer = Generator(sizes.channels, sizes.blocks)
-    recognizer = Recognizer(len(_LABELS), sizes.backbone, sizes.recognizer_width)
+    transfer = build_generator(sizes)
+    restorer = build_generator(sizes)
+    recognizer = build_recognizer(sizes, len(_LABELS))
     for network in (transfer, restorer, recognizer):
         initialise(network)
         network.eval().requires_grad_(False)

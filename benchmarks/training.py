@@ -35,12 +35,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dtir_sdk.errors import ConfigurationError, DtirError
+from dtir_train.building import build_generator, build_recognizer
 from dtir_train.configuration import PRESETS, Configuration, PresetName
 from dtir_train.datasets import Batches, load_secret, load_target
 from dtir_train.datasets.generated import generated_secret, generated_target
 from dtir_train.datasets.sources import Entry, Source, open_source
 from dtir_train.distributed import join
-from dtir_train.networks import Discriminator, Generator, Recognizer
+from dtir_train.networks import Discriminator
 from dtir_train.system import System
 from dtir_train.training import on_device
 
@@ -139,9 +140,9 @@ class FirstLoop:
             for sources in (secret, target)
         )
         self._recipe = recipe
-        self._transfer = Generator(sizes.channels, sizes.blocks)
-        self._restorer = Generator(sizes.channels, sizes.blocks)
-        self._recognizer = Recognizer(len(labels), sizes.backbone, sizes.recognizer_width)
+        self._transfer = build_generator(sizes)
+        self._restorer = build_generator(sizes)
+        self._recognizer = build_recognizer(sizes, len(labels))
         self._discriminator = Discriminator(sizes.discriminator_channels)
         generators = chain(
             self._transfer.parameters(), self._restorer.parameters(), self._recognizer.parameters()

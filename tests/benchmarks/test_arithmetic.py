@@ -14,16 +14,17 @@ from dtir_export.graphs import GeneratorGraph, RecognizerGraph, export_graphs
 from dtir_export.onnx_graph import read_graph
 from dtir_export.quantization import layers, quantize
 from dtir_sdk.bundle import Bundle
+from dtir_train.building import build_generator, build_recognizer
 from dtir_train.checkpoint import TrainedNetworks
 from dtir_train.configuration import PRESETS, Networks
-from dtir_train.networks import Generator, Recognizer
+from dtir_train.networks import Generator
 
 
 def untrained(sizes: Networks) -> TrainedNetworks:
     configuration = dataclasses.replace(PRESETS["base"], networks=sizes)
     return TrainedNetworks(
-        Generator(sizes.channels, sizes.blocks).eval(),
-        Recognizer(2, sizes.backbone, sizes.recognizer_width).eval(),
+        build_generator(sizes).eval(),
+        build_recognizer(sizes, 2).eval(),
         Generator(1, 1),
         configuration,
         ("female", "male"),

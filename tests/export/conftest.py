@@ -13,9 +13,10 @@ from onnx import numpy_helper
 from dtir_export.cli import main
 from dtir_export.graphs import export_graphs
 from dtir_sdk.bundle import TrainingData, write_bundle
+from dtir_train.building import build_generator, build_recognizer
 from dtir_train.checkpoint import Checkpoint, TrainedNetworks, load_trained, save_checkpoint
 from dtir_train.configuration import PRESETS, Configuration
-from dtir_train.networks import Generator, Recognizer, initialise
+from dtir_train.networks import initialise
 
 LABELS = ("disc", "square", "none")
 
@@ -33,9 +34,9 @@ def write_checkpoint(path: Path, configuration: Configuration) -> Path:
     torch.manual_seed(0)
     sizes = configuration.networks
     networks = {
-        "transfer": Generator(sizes.channels, sizes.blocks),
-        "restorer": Generator(sizes.channels, sizes.blocks),
-        "recognizer": Recognizer(len(LABELS), sizes.backbone, sizes.recognizer_width),
+        "transfer": build_generator(sizes),
+        "restorer": build_generator(sizes),
+        "recognizer": build_recognizer(sizes, len(LABELS)),
     }
     for network in networks.values():
         initialise(network)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dtir_train.averaging import averaged_copy
+from dtir_train.building import build_recognizer
 from dtir_train.configuration import Data, Networks
 from dtir_train.datasets import Batches, Pictures
 from dtir_train.networks import Recognizer, initialise
@@ -53,7 +54,7 @@ def train_classifier(
     """
     fabric = Fabric(precision="bf16-mixed", devices=1)
     torch.manual_seed(seed)
-    plain = Recognizer(outputs, networks.backbone, networks.recognizer_width)
+    plain = build_recognizer(networks, outputs)
     initialise(plain)
     if start_from is not None:
         body = {k: v for k, v in start_from.state_dict().items() if not k.startswith("fc.")}

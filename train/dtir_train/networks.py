@@ -116,7 +116,8 @@ class Generator(nn.Module):
         features = pictures
         for layer in self.encoder:
             features = layer(features)
-            details.append(features)
+            if self.skips:
+                details.append(features)
         halfway = features
         for number, block in enumerate(self.residual, start=1):
             features = block(features)

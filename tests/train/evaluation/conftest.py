@@ -14,8 +14,8 @@ import torch
 from onnx import TensorProto, helper
 
 from dtir_sdk.bundle import TrainingData, write_bundle
+from dtir_train.building import build_generator, build_recognizer
 from dtir_train.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
-from dtir_train.networks import Generator, Recognizer
 
 SIZE = 32
 LABELS = ("cool", "warm")
@@ -208,9 +208,9 @@ def trained_run(tmp_path_factory, small) -> Path:
     for seed, average in enumerate(("", "averaged/")):
         torch.manual_seed(seed)
         networks = {
-            "transfer": Generator(sizes.channels, sizes.blocks),
-            "restorer": Generator(sizes.channels, sizes.blocks),
-            "recognizer": Recognizer(2, sizes.backbone, sizes.recognizer_width),
+            "transfer": build_generator(sizes),
+            "restorer": build_generator(sizes),
+            "recognizer": build_recognizer(sizes, 2),
         }
         tensors |= {average + name: network.state_dict() for name, network in networks.items()}
     folder = tmp_path_factory.mktemp("runs") / "shapes"
