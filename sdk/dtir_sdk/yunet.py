@@ -64,8 +64,12 @@ class YuNet:
         height, width = picture.shape[:2]
         beyond = ((0, -height % _STRIDES[-1]), (0, -width % _STRIDES[-1]), (0, 0))
         padded = np.ascontiguousarray(np.pad(picture, beyond) if np.any(beyond) else picture)
+        # OpenVINO shares only memory that it might write to; a read-only array is copied.
+        shared = padded.flags.writeable
         with self._lock:
-            self._request.set_input_tensor(openvino.Tensor(padded[np.newaxis], shared_memory=True))
+            self._request.set_input_tensor(
+                openvino.Tensor(padded[np.newaxis], shared_memory=shared)
+            )
             self._request.infer()
             faces = np.concatenate(
                 [self._faces_of_grid(stride, padded.shape[1] // stride) for stride in _STRIDES]

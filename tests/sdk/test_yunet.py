@@ -53,6 +53,12 @@ def test_a_picture_that_is_a_view_is_read_as_it_looks(detector, portrait):
     assert np.array_equal(detector.detect(mirrored), detector.detect(mirrored.copy()))
 
 
+def test_a_picture_that_must_not_be_written_to(detector, portrait):
+    picture = cv2.resize(portrait, (320, 320))
+    kept = np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.shape)
+    assert np.array_equal(detector.detect(kept), detector.detect(picture))
+
+
 def test_threads_may_share_it(detector, portrait):
     pictures = [cv2.resize(portrait, (side, side)) for side in (160, 224, 320)] * 4
     alone = [detector.detect(picture) for picture in pictures]
