@@ -264,12 +264,12 @@ def write_bundle(
     limits: Sequence[str],
     batches: Sequence[BatchRange] = DEFAULT_BATCHES,
     created: date | None = None,
-    attachments: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Writes a bundle, whole or not at all.
 
     Args:
-        folder: where to; an empty folder or a bundle there is replaced, anything else refused.
+        folder: where to; an empty folder is filled, a bundle in which nothing else lies is
+            replaced, anything else refused.
         name: see `Manifest`, as for the arguments down to `batches`.
         image_size: S in pixels.
         attribute: what is recognised.
@@ -282,7 +282,6 @@ def write_bundle(
         limits: what it cannot do.
         batches: the batch sizes.
         created: the manifest's date; None is today.
-        attachments: further files by name, such as a licence or a report.
 
     Returns:
         The bundle as written.
@@ -318,11 +317,7 @@ def write_bundle(
     except (TypeError, ValueError) as error:
         raise BundleError(f"the manifest cannot be written as JSON: {reason(error)}") from error
     Manifest.from_json(text)
-    contents = dict(attachments or {})
-    for attachment in contents:
-        if not _is_plain_name(attachment) or attachment == MANIFEST:
-            raise BundleError(f"{attachment!r} cannot be the name of a bundle's attachment")
-    contents |= {manifest.files[model].file: data for model, (data, _) in models.items()}
+    contents = {manifest.files[model].file: data for model, (data, _) in models.items()}
     contents[MANIFEST] = text.encode()
     try:
         _replace_folder(target, contents)
@@ -335,8 +330,8 @@ def _replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file: name a folder for the bundle")
     occupied = target.is_dir() and any(target.iterdir())
-    if occupied and not (target / MANIFEST).is_file():
-        raise OutputError(f"{target} holds something that is no bundle: name another folder")
+    if occupied:
+        _check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name[:80]}.", dir=target.parent) as work:
         fresh, former = Path(work) / "fresh", Path(work) / "former"
@@ -354,6 +349,27 @@ def _replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
             raise
         if occupied:
             shutil.rmtree(former)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuses a folder in which lies anything but a bundle's manifest and graphs."""
+    try:
+        manifest = Manifest.from_json((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
+    except FileNotFoundError as error:
+        raise OutputError(
+            f"{folder} holds something that is no bundle: name another folder"
+        ) from error
+    except BundleError as error:
+        raise OutputError(f"{folder} holds no bundle ({error}): name another folder") from error
+    own = {MANIFEST, *(file.file for file in manifest.files.values())}
+    foreign = sorted(
+        path.name for path in folder.iterdir() if path.name not in own or not path.is_file()
+    )
+    if foreign:
+        raise OutputError(
+            f"{folder} holds more than a bundle ({foreign[0]}): move that away, or name another "
+            "folder"
+        )
 
 
 def _check_graph(data: bytes, where: str) -> None:

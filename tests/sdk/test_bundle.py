@@ -282,13 +282,20 @@ def test_not_onnx(new_bundle, data):
         new_bundle("edge", models={"transfer": (data, "fp32")})
 
 
-def test_replaces_a_bundle(new_bundle, tmp_path):
-    new_bundle(attachments={"LICENSE": b"old"})
-    second = new_bundle(name="second", attachments={"report.json": b"{}"})
+def test_replaces_a_bundle(new_bundle, tiny, tmp_path):
+    new_bundle()
+    models = {name: tiny.graphs[name] for name in ("transfer", "recognizer")}
+    second = new_bundle(name="second", models=models)
     assert Bundle.open(second.folder).manifest.name == "second"
-    assert not (second.folder / "LICENSE").exists()
-    assert (second.folder / "report.json").read_bytes() == b"{}"
+    assert not (second.folder / "restorer.onnx").exists()
     assert list(tmp_path.iterdir()) == [second.folder]
+
+
+def test_replaces_a_damaged_bundle(new_bundle):
+    first = new_bundle()
+    first.model_path("transfer").write_bytes(b"cut sh")
+    first.model_path("recognizer").unlink()
+    new_bundle().verify()
 
 
 def test_refuses_another_folder(tmp_path, tiny):
@@ -298,6 +305,41 @@ def test_refuses_another_folder(tmp_path, tiny):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     with pytest.raises(OutputError, match="is a file"):
         tiny.write(tmp_path / "thesis.txt")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b'{"manifest_version": 3, "name": "mine"}', b'{"format_version": 99}', b"\xff", b""],
+)
+def test_refuses_a_folder_with_a_manifest_of_something_else(tmp_path, tiny, manifest):
+    """A browser extension's, say."""
+    (tmp_path / MANIFEST).write_bytes(manifest)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match=r"holds no bundle \(.*manifest\.json"):
+        tiny.write(tmp_path)
+    assert (tmp_path / MANIFEST).read_bytes() == manifest
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git/HEAD", "report/parity.json"])
+def test_refuses_a_bundle_in_which_something_else_lies(new_bundle, name):
+    path = new_bundle().folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(OutputError, match=rf"holds more than a bundle \({name.split('/')[0]}\)"):
+        new_bundle(name="second")
+    assert path.read_text() == "mine"
+    assert Bundle.open(path.parents[name.count("/")]).manifest.name == "tiny"
+
+
+def test_refuses_a_bundle_with_a_folder_in_place_of_a_graph(new_bundle):
+    path = new_bundle().model_path("restorer")
+    path.unlink()
+    path.mkdir()
+    (path / "mine").touch()
+    with pytest.raises(OutputError, match=r"holds more than a bundle \(restorer\.onnx\)"):
+        new_bundle()
+    assert (path / "mine").exists()
 
 
 def test_fills_an_empty_folder(tmp_path, tiny):
@@ -320,12 +362,6 @@ def test_full_disk_at_a_replacement(new_bundle, tmp_path, request):
         new_bundle(name="second")
     assert Bundle.open(first.folder).manifest.name == "tiny"
     assert list(tmp_path.iterdir()) == [first.folder]
-
-
-@pytest.mark.parametrize("name", ["manifest.json", "../x", "a/b"])
-def test_attachment_names(new_bundle, name):
-    with pytest.raises(BundleError, match="attachment"):
-        new_bundle(attachments={name: b""})
 
 
 def test_metrics_that_are_no_json(new_bundle):
