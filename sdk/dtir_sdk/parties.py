@@ -125,7 +125,7 @@ class Transfer(_PictureParty):
         engine: `auto`, `openvino`, `onnxruntime`, `tensorrt` or `tensorrt-rtx`.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `bf16` or `f32`: the arithmetic; what the graph is stored in is the
-            bundle's matter.
+            bundle's matter, and one that is stored in INT8 takes `auto` only.
         color: order of the channels of the pictures taken and given.
         threads: CPU threads; None leaves it to the engine.
         mode: `latency`, each call as soon as may be; or `throughput`, batches as many a second

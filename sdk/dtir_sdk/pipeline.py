@@ -44,7 +44,8 @@ class Pipeline(Closing):
         engine: `auto`, `openvino`, `onnxruntime`, `tensorrt` or `tensorrt-rtx`; `auto` picks the
             best that works here.
         device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `bf16` or `f32`, the arithmetic.
+        precision: `auto`, `bf16` or `f32`, the arithmetic; graphs that are stored in INT8 take
+            `auto` only.
         faces: `all`, or `largest` for the largest face only; the others are then covered in
             `Result.image` with grey.
         surround: what `Result.image` shows around the faces: the frame itself (`keep`), the frame

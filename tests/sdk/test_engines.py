@@ -310,6 +310,17 @@ def test_precisions(graph):
     half = Graph(graph.data, graph.file, "fp16", graph.signature)
     with pytest.raises(EngineError, match="not in f32"):
         load(half, choose("onnxruntime", "cpu"), "f32")
+    # OpenVINO carries half weights over.
+    assert load(half, choose("openvino"), "f32").info.precision == "f32, fp16 file"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_quantised_layers_have_no_other_arithmetic(graph, name, precision):
+    eight = Graph(graph.data, graph.file, "int8", graph.signature)
+    assert "int8" in load(eight, choose(name, "cpu")).info.precision
+    with pytest.raises(EngineError, match=rf"as it is stored \(int8\), not in {precision}"):
+        load(eight, choose(name, "cpu"), precision)
 
 
 class ProcessCore:

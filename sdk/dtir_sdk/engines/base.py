@@ -92,6 +92,22 @@ class Graph:
                 "export the bundle again"
             )
 
+    def check_precision(self, engine: str, precision: Precision) -> None:
+        """Refuses an arithmetic that the file does not hold.
+
+        Args:
+            engine: name of an engine that computes the file as it is stored.
+            precision: that was asked for.
+
+        Raises:
+            EngineError: it is bf16, or FP32 for a file that is not.
+        """
+        if precision == "bf16" or (precision == "f32" and self.precision != "fp32"):
+            raise EngineError(
+                f"{engine} computes {self.file} as it is stored ({self.precision}), not in "
+                f"{precision}: ask for precision 'auto', or export another bundle"
+            )
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -77,7 +77,8 @@ class OnnxRuntimeEngine(Engine):
         graph: what to load.
         choice: why this engine, and on which device.
         precision: `auto` is the file's own (on CUDA, FP32 arithmetic may use TF32); `f32` is
-            FP32 without TF32. bf16 cannot be had: the arithmetic is in the file.
+            FP32 without TF32, of FP32 files only. bf16 cannot be had: the arithmetic is in the
+            file.
         threads: CPU threads; None leaves it to ONNX Runtime.
         mode: must be `latency`.
 
@@ -94,11 +95,7 @@ class OnnxRuntimeEngine(Engine):
         threads: int | None = None,
         mode: Mode = "latency",  # noqa: ARG002  # the other one is refused by `load`
     ) -> None:
-        if precision == "bf16" or (precision == "f32" and graph.precision == "fp16"):
-            raise EngineError(
-                f"onnxruntime computes {graph.file} as it is stored ({graph.precision}), not in "
-                f"{precision}: ask for precision 'auto', or export another bundle"
-            )
+        graph.check_precision(NAME, precision)
         tf32 = precision != "f32"
         try:
             session, note = _whole_or_not(graph.data, choice.device, threads, tf32=tf32)

@@ -103,13 +103,14 @@ class OpenVinoEngine(Engine):
     Args:
         graph: what to load.
         choice: why this engine.
-        precision: `auto` is bf16 where the CPU has it, f32 otherwise.
+        precision: `auto` is bf16 where the CPU has it, f32 otherwise. An INT8 file takes `auto`
+            only: its quantised layers are computed in INT8, and the others as `auto` says.
         threads: CPU threads; None leaves it to OpenVINO.
         mode: `latency` or `throughput`.
 
     Raises:
         BundleError: the graph's signature is wrong.
-        EngineError: the graph cannot be loaded, or the CPU lacks the precision.
+        EngineError: the graph cannot be loaded, or the precision cannot be had.
     """
 
     def __init__(
@@ -125,6 +126,9 @@ class OpenVinoEngine(Engine):
         self._openvino = openvino
         self._core = core()
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if graph.precision == "int8":
+            # What was quantised is computed in INT8, whatever the hint.
+            graph.check_precision(NAME, precision)
         if precision == "bf16" and not has_bf16:
             raise EngineError("this CPU does not compute bf16: ask for precision 'auto' or 'f32'")
         hint = "bf16" if has_bf16 and precision != "f32" else "f32"
@@ -247,7 +251,7 @@ class OpenVinoChain(EngineChain):
 
     Raises:
         BundleError: a graph's signature is wrong.
-        EngineError: a graph cannot be loaded, or the CPU lacks the precision.
+        EngineError: a graph cannot be loaded, or the precision cannot be had.
     """
 
     def __init__(

@@ -374,8 +374,10 @@ def test_precisions(machine, transfer):
     assert [("tf32" in build.config.flags) for build in fake.trt.builds] == [True, False]
     half = Graph(transfer.data, transfer.file, "fp16", transfer.signature)
     assert load(half, choose("tensorrt")).info.precision == "fp16"
-    with pytest.raises(EngineError, match="not in f32"):
-        load(half, choose("tensorrt"), "f32")
+    for stored in ("fp16", "int8"):
+        other = Graph(transfer.data, transfer.file, stored, transfer.signature)
+        with pytest.raises(EngineError, match="not in f32"):
+            load(other, choose("tensorrt"), "f32")
     with pytest.raises(EngineError, match="not in bf16"):
         load(transfer, choose("tensorrt"), "bf16")
 

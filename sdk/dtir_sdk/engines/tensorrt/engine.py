@@ -130,7 +130,8 @@ class TensorRtEngine(Engine):
     Args:
         graph: what to load.
         choice: why this engine.
-        precision: `auto` is the file's own (FP32 may use TF32); `f32` is FP32 without TF32.
+        precision: `auto` is the file's own (FP32 may use TF32); `f32` is FP32 without TF32, of
+            FP32 files only. bf16 cannot be had: the arithmetic is in the file.
         threads: must be None: the GPU has no CPU threads to count.
         mode: must be `latency`: on a GPU a batch runs as one anyway.
 

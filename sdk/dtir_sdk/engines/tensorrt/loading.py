@@ -56,7 +56,7 @@ def load_stage(
         library: from `open_library`.
         cuda: the context to load it in.
         graph: the graph, with the signature that it must have.
-        precision: `auto` is the file's own; `f32` is FP32 without TF32.
+        precision: `auto` is the file's own; `f32` is FP32 without TF32, of FP32 files only.
         cache: where engines are kept; None is the user's.
         options: how to build; None is the default for this card and precision.
 
@@ -64,7 +64,7 @@ def load_stage(
         BundleError: the graph's signature is wrong.
         EngineError: it cannot be had in this precision, built, kept or loaded.
     """
-    check_precision(library, graph, precision)
+    graph.check_precision(library.name, precision)
     cache = cache or EngineCache()
     options = options or BuildOptions(tf32=precision != "f32", half=not cuda.gpu.slow_half)
     key = engine_key(library, cuda.gpu, graph, options)
@@ -126,19 +126,6 @@ def engine_key(library: Library, gpu: Gpu, graph: Graph, options: BuildOptions) 
         precision=arithmetic(library, gpu, graph, options),
         options=str(options),
     )
-
-
-def check_precision(library: Library, graph: Graph, precision: Precision) -> None:
-    """Refuses an arithmetic that the file does not hold.
-
-    Raises:
-        EngineError: it is bf16, or FP32 for a file that is not.
-    """
-    if precision == "bf16" or (precision == "f32" and graph.precision != "fp32"):
-        raise EngineError(
-            f"{library.name} computes {graph.file} as it is stored ({graph.precision}), not in "
-            f"{precision}: ask for precision 'auto', or export another bundle"
-        )
 
 
 def arithmetic(library: Library, gpu: Gpu, graph: Graph, options: BuildOptions) -> str:
