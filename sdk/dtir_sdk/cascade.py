@@ -100,9 +100,13 @@ class Cascade:
             EngineError: the engine failed, is closed, or gave no finite probabilities.
         """
         crops = check_crops(crops, self._size)
-        if len(crops) == 0:
-            return Cascaded(crops.copy(), (), 0.0, 0.0)
-        chained = self._infer(crops) if len(crops) <= self._largest else self._in_parts(crops)
+        try:
+            if len(crops) == 0:
+                self._chain.check_open()
+                return Cascaded(crops.copy(), (), 0.0, 0.0)
+            chained = self._infer(crops) if len(crops) <= self._largest else self._in_parts(crops)
+        except EngineError as error:
+            raise EngineError(f"transfer and recognition: {error}") from error
         return Cascaded(
             chained.first,
             tuple(Recognition.of(row, self._labels) for row in chained.second),
@@ -124,7 +128,4 @@ class Cascade:
         )
 
     def _infer(self, crops: Picture) -> Chained:
-        try:
-            return self._chain.infer(crops, swapped=True)
-        except EngineError as error:
-            raise EngineError(f"transfer and recognition: {error}") from error
+        return self._chain.infer(crops, swapped=True)

@@ -264,8 +264,9 @@ class Pipeline(Closing):
             An iterator over results, that is best used in a `with` statement.
 
         Raises:
-            CaptureError: the source cannot be opened.
-            PictureError: the same, of a file.
+            SourceError: a camera or stream cannot be opened.
+            PictureError: a file cannot be opened.
+            ConfigurationError: it is no source.
         """
         from dtir_sdk.capture import Source
         from dtir_sdk.live import Stream
@@ -288,8 +289,9 @@ class Pipeline(Closing):
             following: how faces are followed; None is the default.
 
         Raises:
-            CaptureError: the source cannot be opened.
-            PictureError: the same, of a file.
+            SourceError: a camera or stream cannot be opened.
+            PictureError: a file cannot be opened.
+            ConfigurationError: it is no source.
         """
         from dtir_sdk.live import LiveRun
 

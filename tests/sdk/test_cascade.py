@@ -29,9 +29,8 @@ def test_same_as_the_parties(bundle, engine, count):
     assert (result.transfer_engine > 0) is (count > 0)
     cascade.close()
     cascade.close()
-    if count:
-        with pytest.raises(EngineError, match=r"after close\(\)"):
-            cascade(crops(count))
+    with pytest.raises(EngineError, match=r"after close\(\)"):
+        cascade(crops(count))
 
 
 def test_refusals(bundle, new_bundle):

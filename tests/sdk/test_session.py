@@ -192,11 +192,12 @@ def test_bad_frames(pipeline):
         pipeline.video()(np.zeros((4, 4)), 0.0)
 
 
-def test_a_closed_pipeline(bundle, small):
+def test_a_closed_pipeline(bundle, small, blank):
     with Pipeline(bundle) as pipeline:
         session = pipeline.video()
-    with pytest.raises(EngineError, match="close"):
-        session(small, 0.0)
+    for frame in (small, blank):
+        with pytest.raises(EngineError, match=r"after close\(\)"):
+            session(frame, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -182,11 +182,19 @@ class _Closable(ABC):
                 self._closed = True
                 self._release()
 
+    def check_open(self) -> None:
+        """Refuses use after `close()`.
+
+        Raises:
+            EngineError: it was closed.
+        """
+        if self._closed:
+            raise EngineError("used after close(): make a new one")
+
     def _run(self, step: Callable[[Any], _Result], batch: Any) -> _Result:
         """Keeps other threads out of a step; what goes wrong in it becomes an `EngineError`."""
         with self._lock:
-            if self._closed:
-                raise EngineError("used after close(): make a new one")
+            self.check_open()
             try:
                 return step(batch)
             except EngineError:
