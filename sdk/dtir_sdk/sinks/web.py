@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from http.client import HTTP_PORT
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
@@ -68,7 +69,7 @@ class WebPreview(Sink):
         self._newest = _Newest()
         try:
             self._server = _Server(host, port, self._newest, token=None if local else _token())
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise OutputError(
                 f"http://{_bracketed(host)}:{port} cannot be used ({reason(error)}): name another "
                 "port or address"
@@ -163,8 +164,11 @@ class _Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
         super().__init__((str(address[0]), int(address[1])), _Handler)
         bound = self.server_address[1]
-        self.names = {f"{name}:{bound}" for name in ("localhost", "127.0.0.1", "[::1]")}
-        self.names.add(f"{_bracketed(host)}:{bound}".lower())
+        names = {"localhost", "127.0.0.1", "[::1]", _bracketed(host).lower()}
+        self.names = {f"{name}:{bound}" for name in names}
+        if bound == HTTP_PORT:
+            # Browsers leave the port out where it is the default.
+            self.names |= names
         named = socket.gethostname() if host in ("0.0.0.0", "::") else host
         query = "" if token is None else f"?token={token}"
         self.url = f"http://{_bracketed(named)}:{bound}/{query}"

@@ -138,6 +138,22 @@ def test_names_of_this_machine(web, host):
         assert answer.status == 200
 
 
+def test_default_port():
+    """Browsers do not name it."""
+    try:
+        sink = open_sink("http://127.0.0.1:80")
+    except OutputError as error:
+        pytest.skip(str(error))
+    with sink:
+        for host in ("127.0.0.1", "localhost", "127.0.0.1:80"):
+            request = Request(sink.url, headers={"Host": host})
+            with urlopen(request, timeout=PATIENCE) as answer:
+                assert answer.status == 200
+        with pytest.raises(HTTPError) as caught:
+            urlopen(Request(sink.url, headers={"Host": "evil.example"}), timeout=PATIENCE)
+        assert caught.value.code == 403
+
+
 @pytest.mark.parametrize("address", ["http://localhost:0", "http://[::1]:0", "http://127.0.0.2:0"])
 def test_other_loopback_addresses(address):
     try:
@@ -263,6 +279,8 @@ def test_address_of_another_machine():
         open_sink("http://192.0.2.1:8080")
     with pytest.raises(OutputError, match="cannot be used"):
         open_sink("http://no-such-host.invalid:8080")
+    with pytest.raises(OutputError, match=r"http://10\.0\.\.7:8080 cannot be used"):
+        open_sink("http://10.0..7:8080")
 
 
 @pytest.mark.browser
