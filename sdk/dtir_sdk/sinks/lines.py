@@ -35,6 +35,7 @@ class LinesFile(Recording):
             self._place.discard()
             raise self._place.failed(reason(error)) from error
         self._live = origin.live
+        self._lines = 0
         self._broken = False
 
     def write(self, result: Result) -> None:
@@ -44,6 +45,7 @@ class LinesFile(Recording):
             self._file.write(f"{result.to_json()}\n".encode())
             if self._live:
                 self._file.flush()
+            self._lines += 1
         except OSError as error:
             self._broken = True
             raise self._place.failed(reason(error)) from error
@@ -58,7 +60,10 @@ class LinesFile(Recording):
                 failure = self._place.failed(reason(error))
                 failure.__cause__ = error
             self._broken = True
-        self._keep(whole=whole and not self._broken)
+        if self._lines or (whole and not self._broken):
+            self._keep(whole=whole and not self._broken)
+        else:
+            self._discard()
         if failure is not None:
             raise failure
 

@@ -50,8 +50,9 @@ class PlainFilm(Recording):
             self._size = even_size(result.image)
             code = cv2.VideoWriter.fourcc(*"mp4v")
             with quiet_opencv():
+                # FFmpeg takes what stands before a colon for a protocol, but in an absolute path.
                 self._writer = cv2.VideoWriter(
-                    str(self._place.writing), code, self._rate, self._size
+                    str(self._place.writing.absolute()), code, self._rate, self._size
                 )
             if not self._writer.isOpened():
                 raise OutputError(f"{self._place.path} could not be opened for writing a video")
@@ -73,7 +74,7 @@ class PlainFilm(Recording):
 
 def _frames_in(path: Path) -> int:
     with quiet_opencv():
-        capture = cv2.VideoCapture(str(path))
+        capture = cv2.VideoCapture(str(path.absolute()))
         try:
             return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         finally:

@@ -64,7 +64,7 @@ class Recording(Sink):
     def _discard(self) -> None:
         """Removes the file in which there is nothing."""
         self._place.discard()
-        self._note(f"no frame was written, so {self._place.path} is not there")
+        self._note(f"no frame was written to {self._place.path}")
 
     def _note(self, text: str) -> None:
         self.notes = (*self.notes, text)

@@ -63,6 +63,26 @@ def test_interrupted(tmp_path, result):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_nothing_is_left_of_a_run_that_never_began(tmp_path, live):
+    """Such as where another sink could not be opened: the corrected command finds no file."""
+    path = tmp_path / "labels.jsonl"
+    for _ in range(2):
+        sink = open_sink(str(path), Origin(live=live))
+        with pytest.raises(OutputError, match="the other one"), sink:
+            raise OutputError("the other one")
+        assert sink.notes == (f"no frame was written to {path}",)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_whole_run_without_a_frame(tmp_path, live):
+    with open_sink(str(tmp_path / "labels.jsonl"), Origin(live=live)) as sink:
+        pass
+    assert (tmp_path / "labels.jsonl").read_bytes() == b""
+    assert sink.notes == ()
+
+
 def test_live_lines_replace_none(tmp_path):
     (tmp_path / "labels.jsonl").write_text("before")
     with pytest.raises(OutputError, match="is there already"):

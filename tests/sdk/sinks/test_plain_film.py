@@ -39,6 +39,14 @@ def test_every_frame(tmp_path, result, color):
     assert "no sound and a constant frame rate, since PyAV is not installed" in sink.notes[0]
 
 
+def test_a_colon_is_no_protocol(tmp_path, result, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_sink("12:30.mp4") as sink:
+        sink.write(result(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["12:30.mp4"]
+    assert len(frames_of(tmp_path / "12:30.mp4")[1]) == 1
+
+
 def test_interrupted(tmp_path, result):
     sink = open_sink(str(tmp_path / "film.mp4"))
     with pytest.raises(KeyboardInterrupt), sink:
