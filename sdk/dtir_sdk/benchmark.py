@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError, PictureError
-from dtir_sdk.files import write_atomically
+from dtir_sdk.files import replacing
 from dtir_sdk.pictures import Picture, read_picture
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.sources import SAMPLE_PORTRAIT
@@ -132,15 +133,25 @@ def bench(
         What was measured, in lines for people.
 
     Raises:
-        DtirError: the picture, the bundle or the engine cannot be used.
+        DtirError: the picture, the bundle or the engine cannot be used, or the report cannot be
+            written.
     """
     path = SAMPLE_PORTRAIT if picture is None else picture
     frame = read_picture(path)
-    with Pipeline(
-        bundle, engine=engine, device=device, precision=precision, faces="largest"
-    ) as pipeline:
+    with ExitStack() as stack:
+        place = None
+        if report is not None:
+            # A place that cannot be written to is told before the measurement, not after it.
+            place = stack.enter_context(replacing(report))
+            place.touch()
+        pipeline = stack.enter_context(
+            Pipeline(bundle, engine=engine, device=device, precision=precision, faces="largest")
+        )
         measurement = measure(pipeline, frame, rounds)
         name = pipeline.bundle.manifest.name
+        if place is not None:
+            document = {"bundle": name, "picture": path.name, **asdict(measurement)}
+            place.write_text(f"{json.dumps(document, indent=2)}\n", "utf-8")
     rows = [
         (part, f"{spread.median:.2f}", f"{spread.p95:.2f}")
         for part, spread in (
@@ -152,9 +163,6 @@ def bench(
             ("composition", measurement.compose),
         )
     ]
-    if report is not None:
-        document = {"bundle": name, "picture": path.name, **asdict(measurement)}
-        write_atomically(report, f"{json.dumps(document, indent=2)}\n".encode())
     return "\n".join(
         (
             f"engine: {measurement.engine}",

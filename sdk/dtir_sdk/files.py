@@ -35,12 +35,13 @@ def replacing(path: Path) -> Iterator[Path]:
         ...     (Path(folder) / "note.txt").read_text()
         'whole'
     """
-    temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
+        # First of all, since `.` and `/` are folders without a name.
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder: name a file instead")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise OutputError(f"{path} is a folder: name a file instead")
             yield temporary
             # Without this a crash of the machine may leave the new name with no content.
             sync(temporary)

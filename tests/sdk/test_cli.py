@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dtir_sdk import cli
+from dtir_sdk import benchmark, cli
 from dtir_sdk.jobs import pictures
 from dtir_sdk.pictures import read_picture, write_picture
 from dtir_sdk.videos import VideoReader
@@ -431,6 +431,18 @@ def test_bench(dtir, portrait_path):
     document = json.loads(Path("b.json").read_text())
     assert document["rounds"] == 3
     assert document["total"]["median"] > document["transfer_engine"]["median"] > 0
+
+
+@pytest.mark.parametrize("report", [".", "/", "file/b.json"])
+def test_bench_with_nowhere_to_write_to(dtir, portrait_path, monkeypatch, report):
+    """It is told before anything is measured."""
+    monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("it was measured"))
+    Path("file").touch()
+    code, _, err = dtir("bench", portrait_path, "--json", report)
+    assert code == 2
+    assert "folder" in err or "could not be written" in err
+    one_error_line(err)
+    assert names(".") == ["file"]
 
 
 def test_bench_without_a_face(dtir, blank):

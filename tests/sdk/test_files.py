@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -44,8 +45,9 @@ def test_interruption_leaves_the_old_file(tmp_path):
 
 
 def test_folder_in_the_way(tmp_path):
-    with pytest.raises(OutputError, match="is a folder"):
-        write_atomically(tmp_path, b"")
+    for path in (tmp_path, Path(), Path("/")):
+        with pytest.raises(OutputError, match="is a folder"):
+            write_atomically(path, b"")
 
 
 def test_file_where_a_folder_must_be(tmp_path):

@@ -240,7 +240,8 @@ def _obstacle(address: str, timeout: float) -> str:
     if server is not None:
         try:
             socket.create_connection(server, timeout=timeout).close()
-        except OSError as error:
+        # A host that can be none, such as 10.0..7, is a UnicodeError.
+        except (OSError, UnicodeError) as error:
             return (
                 f"could not be reached ({reason(error)}): check the address, and that the camera "
                 "or server is on"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,6 +20,8 @@ from dtir_sdk.sources import find_sources, is_video
 # Some systems take so long to start a camera; seconds.
 _CAMERA_OPENING = 30.0
 _LONGEST_TIMEOUT = 3600.0
+# That OpenCV takes.
+_LARGEST_CAMERA = 2**31 - 1
 
 
 def open_source(
@@ -68,15 +71,20 @@ def _camera(uri: object) -> int | Path | None:
     if isinstance(uri, bool) or not isinstance(uri, (int, str, PathLike)):
         return None
     if isinstance(uri, int):
-        if uri < 0:
-            raise ConfigurationError(f"a camera's number is 0 or more, not {uri}")
+        if not 0 <= uri <= _LARGEST_CAMERA:
+            raise ConfigurationError(f"a camera's number is from 0 to {_LARGEST_CAMERA}")
         return uri
     text = fspath(uri)
-    if text.isascii() and text.isdigit():
+    # A longer number is a file's name.
+    if re.fullmatch(r"[0-9]{1,9}", text):
         return int(text)
     path = Path(text)
-    # A camera that is not there is no missing file.
-    return path if text.startswith("/dev/video") or path.is_char_device() else None
+    try:
+        # A camera that is not there is no missing file.
+        return path if text.startswith("/dev/video") or path.is_char_device() else None
+    except OSError:
+        # Such as a name that is too long: no camera.
+        return None
 
 
 def _open_camera(

@@ -265,6 +265,11 @@ def test_nobody_listens(scheme):
     assert "secret" not in str(caught.value)
 
 
+def test_an_address_that_can_be_none():
+    with pytest.raises(SourceError, match=r"10\.0\.\.7/live could not be reached \(.+\): check"):
+        NetworkStream("rtsp://user:secret@10.0..7/live", LONG)
+
+
 def test_what_is_served_is_no_video(server):
     with pytest.raises(SourceError, match="gives no video that can be read: check its path"):
         NetworkStream(server.address, LONG)

@@ -81,6 +81,12 @@ def test_a_camera_that_is_not_there(uri):
         Source.open(uri)
 
 
+@pytest.mark.parametrize("name", ["99999999999", "9" * 5000, "a" * 300])
+def test_a_name_that_no_camera_has(name):
+    with pytest.raises(PictureError, match=r"is not there|could not be read"):
+        Source.open(name)
+
+
 def test_a_stream(server, picture):
     server.scripts = [[picture()] * 6]
     with Source.open(server.address, timeout=30, reconnects=0) as source:
@@ -179,7 +185,8 @@ def test_a_live_iterables_own_error(picture):
         ("sample", {"live": True}, "files are not live"),
         ("sample", {"height": 480}, "are for cameras"),
         ([], {"live": True, "rate": 30}, "a rate of its own"),
-        (-1, {}, "number is 0 or more"),
+        (-1, {}, "number is from 0 to 2147483647"),
+        (99999999999, {}, "number is from 0 to 2147483647"),
         (True, {}, "not True"),
         (None, {}, "not None"),
         (1.5, {}, "not 1.5"),
