@@ -14,7 +14,7 @@ import pytest
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_sdk.faces import FaceFinder, alignment
 from dtir_train.configuration import Data
-from dtir_train.datasets import load_secret, load_target, shards
+from dtir_train.datasets import load_secret, load_secret_by_source, load_target, shards
 from dtir_train.datasets.crops import square_crop
 from dtir_train.datasets.sources import Source
 from dtir_train.distributed import World
@@ -62,7 +62,7 @@ def test_pictures_labels_and_names_belong_together(faces):
     assert read.labels.tolist() == [number % 2 for number in TRAIN]
     assert read.names == tuple(f"{faces}/images/{number:02}.png" for number in TRAIN)
     assert (read.pictures[..., 3] == 255).all()
-    assert read.not_found == 0
+    assert read.left_out == ()
     assert shades(load_secret(data_of(faces), 32, "test")) == [3, 7, 11]
 
 
@@ -117,6 +117,36 @@ def test_sources_are_joined(faces, tmp_path, labelled):
     assert read.label_names == ("0", "1", "2")
     assert shades(read) == [*TRAIN, 0, 1]
     assert read.labels.tolist() == [*(number % 2 for number in TRAIN), 2, 0]
+
+
+def words(folder: Path, labelled, *values: str, column: str = "male") -> Path:
+    rows = tuple((f"{value}.png", "train", value) for value in values)
+    return labelled(folder, ("file", "split", column), rows, None)
+
+
+def test_sources_that_write_labels_otherwise_are_refused(faces, tmp_path, labelled):
+    spelt = words(tmp_path / "spelt", labelled, "female", "male")
+    with pytest.raises(DataError, match=r"disagree on `male`: 0, 1 here, female, male there"):
+        load_secret(data_of(faces, spelt), 32, "train")
+    named = data_of(faces, spelt, labels=("no", "yes", "she", "he"))
+    assert load_secret(named, 32, "train").label_names == ("no", "yes", "she", "he")
+
+
+@pytest.mark.parametrize(
+    ("column", "ones", "others"), [("male", "0", "1"), ("identity", "ab", "cd")]
+)
+def test_sources_may_hold_other_classes(tmp_path, labelled, column, ones, others):
+    one = words(tmp_path / "one", labelled, *ones, column=column)
+    other = words(tmp_path / "other", labelled, *others, column=column)
+    data = data_of(one, other, attribute=column)
+    read = load_secret(data, 32, "train")
+    assert sorted(read.labels.tolist()) == [*range(len(ones + others))]
+    alone = load_secret_by_source(data, 32, "train")
+    assert list(alone) == [str(one), str(other)]
+    assert [each.label_names for each in alone.values()] == [read.label_names] * 2
+    assert np.concatenate([each.labels for each in alone.values()]).tolist() == read.labels.tolist()
+    with pytest.raises(DataError, match=r"one, split test: no pictures"):
+        load_secret_by_source(data, 32, "test")
 
 
 @pytest.fixture
@@ -398,7 +428,7 @@ def test_faces_are_found_and_those_cut_out_on_white_get_an_alpha(
     path = labelled(tmp_path / "faces", COLUMNS, rows, pictures)
     read = load_secret(data_of(path, align=True), 64, "train")
     assert [Path(name).name for name in read.names] == ["whole.jpg", "cut.png"]
-    assert read.not_found == 1
+    assert [Path(name).name for name in read.left_out] == ["wall.png"]
     assert read.labels.tolist() == [0, 1]
     whole, cut = read.pictures
     assert (whole[..., 3] == 255).all()

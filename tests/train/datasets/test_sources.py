@@ -230,20 +230,45 @@ def test_celebas_damaged_list_is_refused(celeba, text, message):
         open_source(celeba, "male")
 
 
-def test_a_folder_a_person_splits_each_person_80_to_20(tmp_path, png):
-    counts = {"Ann": 10, "Bob": 5, "Cy": 4}
+def folder_a_person(path: Path, counts: dict[str, int]) -> Path:
     for person, count in counts.items():
-        (tmp_path / person).mkdir()
+        (path / person).mkdir(parents=True)
         for number in range(count):
-            (tmp_path / person / f"{number:02}.jpg").write_bytes(png(number))
-        (tmp_path / person / "notes.txt").write_text("")
-    (tmp_path / "readme.jpg").write_bytes(png(0))
-    entries = open_source(tmp_path, "identity").entries
+            (path / person / f"{number:04}.jpg").touch()
+        (path / person / "notes.txt").touch()
+    (path / "readme.jpg").touch()
+    return path
+
+
+def test_a_folder_a_person_is_split_80_to_20(tmp_path):
+    counts = {"Ann": 400, "Bob": 400, "Cy": 4}
+    source = open_source(folder_a_person(tmp_path, counts), "identity")
+    assert source.labelled_by_folder
     for person, count in counts.items():
-        hers = [entry for entry in entries if entry.label == person]
-        assert [entry.name for entry in hers] == [f"{person}/{n:02}.jpg" for n in range(count)]
-        assert sum(entry.split == "test" for entry in hers) == count // 5
-    assert len(entries) == sum(counts.values())
+        hers = [entry for entry in source.entries if entry.label == person]
+        assert [entry.name for entry in hers] == [f"{person}/{n:04}.jpg" for n in range(count)]
+        if count == 400:
+            assert 60 <= sum(entry.split == "test" for entry in hers) <= 100
+    assert len(source.entries) == sum(counts.values())
+
+
+def test_unlabelled_pictures_are_split_95_to_5(tmp_path):
+    for number in range(1000):
+        (tmp_path / f"{number:04}.png").touch()
+    source = open_source(tmp_path, None)
+    assert not source.labelled_by_folder
+    assert 30 <= sum(entry.split == "test" for entry in source.entries) <= 70
+
+
+@pytest.mark.parametrize("attribute", ["identity", None])
+def test_pictures_added_later_change_no_others_split(tmp_path, attribute):
+    folder_a_person(tmp_path, {"Ann": 50, "Bob": 50})
+    before = {entry.name: entry for entry in open_source(tmp_path, attribute).entries}
+    for person in ("Ann", "Bob"):
+        (tmp_path / person / "0000-first.jpg").touch()
+    after = {entry.name: entry for entry in open_source(tmp_path, attribute).entries}
+    assert len(after) == len(before) + 2
+    assert {name: after[name] for name in before} == before
 
 
 def test_a_folder_of_pictures_is_a_target_domain_only(tmp_path, png):
@@ -261,11 +286,3 @@ def test_a_folder_of_pictures_is_a_target_domain_only(tmp_path, png):
 def test_a_folder_without_pictures_is_refused(tmp_path):
     with pytest.raises(DataError, match="no pictures there"):
         open_source(tmp_path, None)
-
-
-def test_every_twentieth_unlabelled_picture_is_for_testing(tmp_path, png):
-    for number in range(40):
-        (tmp_path / f"{number:02}.png").write_bytes(png(0))
-    splits = [entry.split for entry in open_source(tmp_path, None).entries]
-    assert splits.count("test") == 2
-    assert splits[19] == splits[39] == "test"

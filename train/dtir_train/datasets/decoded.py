@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,14 @@ class Pictures:
         labels: int64 [N], positions in `label_names`; zeros where the set has no labels.
         label_names: names of the classes, empty where the set has no labels.
         names: where each picture came from.
-        not_found: pictures left out since no face was found in them.
+        left_out: where those pictures came from in which no face was found.
     """
 
     pictures: NDArray[np.uint8] | Shards
     labels: NDArray[np.int64]
     label_names: tuple[str, ...]
     names: tuple[str, ...]
-    not_found: int = 0
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -74,29 +75,82 @@ def load_secret(
             class.
         OutputError: where the cache cannot be written.
     """
+    parts, classes = _secret_parts(data, size, split, seed, original_size, world)
+    where = f"{', '.join(data.secret)}, split {split}"
+    return _joined([part for _, part in parts], classes, where)
+
+
+def load_secret_by_source(data: Data, size: int, split: str, seed: int = 0) -> dict[str, Pictures]:
+    """Loads each source of the secret domain by itself, with the labels of all of them together.
+
+    Arguments and errors as `load_secret`; DataError also where a source has no picture of the
+    split.
+    """
+    parts, classes = _secret_parts(data, size, split, seed, None, ALONE)
+    return {
+        source: _joined(
+            [part for name, part in parts if name == source], classes, f"{source}, split {split}"
+        )
+        for source in data.secret
+    }
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """The classes' names, and the value of the attribute that means each."""
+
+    names: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+def _secret_parts(
+    data: Data,
+    size: int,
+    split: str,
+    seed: int,
+    original_size: tuple[int, int] | None,
+    world: World,
+) -> tuple[list[tuple[str, _Part]], _Classes]:
     if original_size is not None and not all(1 <= side <= _LONGEST_SIDE for side in original_size):
         raise ConfigurationError(
             f"original_size is {original_size[0]} x {original_size[1]}: each side must be from 1 "
             f"to {_LONGEST_SIDE} pixels"
         )
     sources = world.together(lambda: _opened(data.secret, data.attribute))
-    classes = {entry.label for source in sources for entry in source.entries}
-    values = tuple(sorted(classes.union(LABELS if GENERATED in data.secret else ()), key=_natural))
+    classes = _classes(data, sources)
+    parts = []
+    for name, source in sources:
+        entries = _split(source.entries, data, split)
+        if entries:
+            part = _decode(source, entries, size, data.align, original_size, world)
+            parts.append((name, part))
+    if GENERATED in data.secret:
+        pictures, labels = generated_secret(_GENERATED_COUNTS[split], size, seed_of(seed, split))
+        texts = tuple(LABELS[label] for label in labels)
+        parts.append((GENERATED, _generated_part(pictures, texts)))
+    return parts, classes
+
+
+def _classes(data: Data, sources: list[tuple[str, Source]]) -> _Classes:
+    found = {name: {entry.label for entry in source.entries} for name, source in sources}
+    if GENERATED in data.secret:
+        found[GENERATED] = set(LABELS)
+    values = tuple(sorted(set().union(*found.values()), key=_natural))
     if len(values) < 2:
         raise DataError(
             f"{', '.join(data.secret)}: `{data.attribute}` has one class only "
             f"({', '.join(values)}): there is nothing to recognise"
         )
-    names = _label_names(data, values)
-    parts = []
-    for source in sources:
-        entries = _split(source.entries, data, split)
-        if entries:
-            parts.append(_decode(source, entries, size, data.align, original_size, world))
-    if GENERATED in data.secret:
-        pictures, labels = generated_secret(_GENERATED_COUNTS[split], size, _seed_of(seed, split))
-        parts.append(_generated_part(pictures, tuple(LABELS[label] for label in labels)))
-    return _joined(parts, names, values, f"{', '.join(data.secret)}, split {split}")
+    # People of one source need not be in another; other labels are written alike everywhere.
+    if data.labels is None and data.attribute.lower() != "identity":
+        for (one, ones), (other, others) in combinations(found.items(), 2):
+            if not ones & others and max(len(ones), len(others)) > 1:
+                raise DataError(
+                    f"{one} and {other} disagree on `{data.attribute}`: "
+                    f"{', '.join(sorted(ones)[:10])} here, {', '.join(sorted(others)[:10])} there: "
+                    "write it alike, or name all classes with --data.labels"
+                )
+    return _Classes(_label_names(data, values), values)
 
 
 def load_target(data: Data, size: int, split: str, seed: int = 0, world: World = ALONE) -> Pictures:
@@ -105,19 +159,29 @@ def load_target(data: Data, size: int, split: str, seed: int = 0, world: World =
     Faces are not looked for: target pictures are resized only.
     """
     parts = []
-    for source in world.together(lambda: _opened(data.target, None)):
+    for _, source in world.together(lambda: _opened(data.target, None)):
         entries = _split(source.entries, data, split)
         if entries:
             parts.append(_decode(source, entries, size, False, None, world))
     if GENERATED in data.target:
         count = _GENERATED_COUNTS[split]
-        pictures = generated_target(count, size, _seed_of(seed, split))
+        pictures = generated_target(count, size, seed_of(seed, split))
         parts.append(_generated_part(pictures, ("",) * count))
-    return _joined(parts, (), (), f"{', '.join(data.target)}, split {split}")
+    return _joined(parts, _Classes(), f"{', '.join(data.target)}, split {split}")
 
 
-def _opened(paths: tuple[str, ...], attribute: str | None) -> list[Source]:
-    return [open_source(Path(path), attribute) for path in paths if path != GENERATED]
+def seed_of(seed: int, split: str) -> int:
+    """Returns what a split of the generated pair is drawn with: no two splits share a picture.
+
+    Args:
+        seed: of the run.
+        split: "train", "validation" or "test".
+    """
+    return seed * 3 + ("train", "validation", "test").index(split)
+
+
+def _opened(paths: tuple[str, ...], attribute: str | None) -> list[tuple[str, Source]]:
+    return [(path, open_source(Path(path), attribute)) for path in paths if path != GENERATED]
 
 
 @dataclass(frozen=True)
@@ -127,7 +191,7 @@ class _Part:
     pictures: tuple[NDArray[np.uint8], ...]
     labels: tuple[str, ...]
     names: tuple[str, ...]
-    not_found: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 def _generated_part(pictures: NDArray[np.uint8], labels: tuple[str, ...]) -> _Part:
@@ -136,18 +200,17 @@ def _generated_part(pictures: NDArray[np.uint8], labels: tuple[str, ...]) -> _Pa
     return _Part((drawn,), labels, (GENERATED,) * len(pictures))
 
 
-def _joined(
-    parts: list[_Part], names: tuple[str, ...], values: tuple[str, ...], where: str
-) -> Pictures:
+def _joined(parts: list[_Part], classes: _Classes, where: str) -> Pictures:
     if not parts:
         hint = ": hold out more with --data.validation" if where.endswith("validation") else ""
         raise DataError(f"{where}: no pictures{hint}")
     pictures = Shards([pictures for part in parts for pictures in part.pictures])
-    positions = {value: position for position, value in enumerate(values)}
+    positions = {value: position for position, value in enumerate(classes.values)}
     texts = [text for part in parts for text in part.labels]
     labels = np.array([positions.get(text, 0) for text in texts], np.int64)
     kept = tuple(name for part in parts for name in part.names)
-    return Pictures(pictures, labels, names, kept, sum(part.not_found for part in parts))
+    left_out = tuple(name for part in parts for name in part.left_out)
+    return Pictures(pictures, labels, classes.names, kept, left_out)
 
 
 def _label_names(data: Data, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -171,10 +234,6 @@ def _natural(value: str) -> tuple[int, str]:
     return (int(value), "") if value.isdecimal() and len(value) < 20 else (1 << 62, value)
 
 
-def _seed_of(seed: int, split: str) -> int:
-    return seed * 3 + ("train", "validation", "test").index(split)
-
-
 def _split(entries: tuple[Entry, ...], data: Data, split: str) -> list[Entry]:
     wanted = "test" if split == "test" else "train"
     held_out = round(data.validation * 10_000)
@@ -196,6 +255,8 @@ def _decode(
     world: World,
 ) -> _Part:
     pictures, kept = decode(source, entries, size, align, original_size, world)
+    names = [f"{source.path}/{entry.name}" for entry in entries]
     labels = tuple(entries[position].label for position in kept)
-    names = tuple(f"{source.path}/{entries[position].name}" for position in kept)
-    return _Part(pictures.parts, labels, names, len(entries) - len(kept))
+    found = tuple(names[position] for position in kept)
+    left_out = tuple(np.delete(names, kept).tolist())
+    return _Part(pictures.parts, labels, found, left_out)

@@ -6,13 +6,17 @@ A source is a path, and its layout is told from what lies there:
   test), and one column a label;
 - CelebA as published: `img_align_celeba/` with `list_attr_celeba.txt` and `identity_CelebA.txt`;
 - a folder a class (PubFig as published on Kaggle: a folder a person), 80% to train, 20% to test;
-- a folder or zip of pictures without labels (target pictures: Bitmoji, CartoonSet), of which
-  every twentieth is for testing.
+- a folder or zip of pictures without labels (target pictures: Bitmoji, CartoonSet), 95% to train,
+  5% to test.
+
+Where a source does not name splits, a hash of a picture's name decides: whatever is added later,
+no picture that was trained on becomes a test picture.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import zipfile
 import zlib
@@ -26,6 +30,10 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 # What zipfile raises for a member that is missing, damaged, or encrypted.
 _NOT_IN_ZIP = (KeyError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+# Shares of pictures that are kept for testing. Of unlabelled ones, to judge by how well cartoons
+# are told from them.
+_TEST_SHARE_LABELLED, _TEST_SHARE_UNLABELLED = 0.20, 0.05
 
 # The paper's Section 4.1: the first 10,000 pictures to train, the next 2,000 to test.
 _CELEBA_TRAIN, _CELEBA_TEST = 10_000, 2_000
@@ -53,10 +61,12 @@ class Source:
     Attributes:
         path: the folder or zip.
         entries: its pictures, in a fixed order.
+        labelled_by_folder: labels are names of folders, whatever attribute was asked for.
     """
 
     path: Path
     entries: tuple[Entry, ...]
+    labelled_by_folder: bool = False
 
     def changed(self, entries: Sequence[Entry]) -> int | list[tuple[int, int]]:
         """Returns when the zip was last changed, or each picture's time and size in a folder.
@@ -114,6 +124,7 @@ def open_source(path: Path, attribute: str | None) -> Source:
     """
     if not path.exists():
         raise DataError(f"{path}: no such folder or file: give the path of the pictures")
+    by_folder = False
     if path.is_file() or (path / "labels.csv").is_file():
         entries = _labelled(path, attribute)
     elif (path / "img_align_celeba").is_dir():
@@ -121,10 +132,10 @@ def open_source(path: Path, attribute: str | None) -> Source:
     elif attribute is None:
         entries = _pictures(path)
     else:
-        entries = _folder_a_class(path)
+        entries, by_folder = _folder_a_class(path), True
     if not entries:
         raise DataError(f"{path}: no pictures there ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    return Source(path, tuple(entries))
+    return Source(path, tuple(entries), by_folder)
 
 
 def _labelled(path: Path, attribute: str | None) -> list[Entry]:
@@ -213,11 +224,10 @@ def _folder_a_class(path: Path) -> list[Entry]:
         )
     entries = []
     for folder in classes:
-        names = sorted(file.name for file in folder.iterdir() if _is_picture(file.name))
-        for index, name in enumerate(names):
-            # Every fifth picture: 20% of each class, spread over its folder.
-            split = "test" if index % 5 == 4 else "train"
-            entries.append(Entry(f"{folder.name}/{name}", split, folder.name))
+        for file in sorted(folder.iterdir()):
+            if _is_picture(file.name):
+                name = f"{folder.name}/{file.name}"
+                entries.append(Entry(name, _split(name, _TEST_SHARE_LABELLED), folder.name))
     return entries
 
 
@@ -227,12 +237,15 @@ def _pictures(path: Path) -> list[Entry]:
 
 
 def _unlabelled(names: Sequence[str]) -> list[Entry]:
-    pictures = [name for name in names if _is_picture(name)]
-    # Every twentieth is kept from training, to judge by how well cartoons are told from it.
     return [
-        Entry(name, "test" if index % 20 == 19 else "train", "")
-        for index, name in enumerate(pictures)
+        Entry(name, _split(name, _TEST_SHARE_UNLABELLED), "") for name in names if _is_picture(name)
     ]
+
+
+def _split(name: str, test_share: float) -> str:
+    # Another hash than the one that holds validation pictures out.
+    drawn = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+    return "test" if drawn < test_share else "train"
 
 
 def _column(attribute: str, columns: Sequence[str], where: str) -> str:

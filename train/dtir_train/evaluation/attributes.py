@@ -141,7 +141,7 @@ def attributes(
         _mean(readings),
         len(train),
         len(test),
-        test.not_found,
+        len(test.left_out),
         original_size,
         setting.seed,
     )

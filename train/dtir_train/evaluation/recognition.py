@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +50,7 @@ def measure_recognition(
     """Measures the system's own recognizer, beside one that was trained on photos.
 
     Args:
-        source: the path of the pictures.
+        source: the name of the pictures.
         system: whose recognizer reads the cartoons.
         crops: the photos, with their labels.
         cartoons: of them, uint8 [N, S, S, 3], BGR.
@@ -71,11 +70,11 @@ def compare_readings(
     from_photos: NDArray[np.int64] | None,
 ) -> Recognition:
     """Counts labels that were read, int64 [N], against the true ones."""
-    truth, total = crops.labels, len(crops) + crops.not_found
+    truth, total = crops.labels, len(crops) + len(crops.left_out)
     return Recognition(
-        source=Path(source).stem,
+        source=source,
         pictures=total,
-        not_found=crops.not_found,
+        not_found=len(crops.left_out),
         accuracy=float((from_cartoons == truth).sum() / total),
         balanced_accuracy=balanced_accuracy(from_cartoons, truth),
         majority=majority(truth),
