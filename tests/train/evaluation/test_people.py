@@ -7,6 +7,7 @@ import cv2
 import pytest
 
 from dtir_sdk.errors import BundleError, ConfigurationError, DataError, OutputError
+from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.cli import main
 from dtir_train.evaluation.people import people
 
@@ -121,6 +122,48 @@ def test_nobody_left_is_refused(bundle, crowd, friends, tmp_path):
     known = crowd("known", ("7", "test", "cool"), ("9", "test", "warm"))
     with pytest.raises(DataError, match="everybody in its test split is in the training split of"):
         run(bundle, known, (friends,), tmp_path)
+
+
+def test_folders_that_name_the_label_name_no_people(bundle, strangers, friends, noisy, tmp_path):
+    moods = tmp_path / "moods"
+    for mood, colour in (("cool", COOL), ("warm", WARM)):
+        (moods / mood).mkdir(parents=True)
+        for number in range(20):
+            (moods / mood / f"{number}.png").write_bytes(noisy(colour, number))
+    document = run(bundle, strangers, (moods,), tmp_path / "out")
+    (source,) = document["sources"]
+    assert source["people"] is None
+    assert "its folders name the label" in source["unknown_because"]
+    with pytest.raises(DataError, match="its folders name the label"):
+        run(bundle, moods, (friends,), tmp_path / "out")
+
+
+def test_faces_not_found_of_people_left_out_do_not_count(bundle, write_set, noisy, tmp_path):
+    portrait = SAMPLE_PORTRAIT.read_bytes()
+    rows = [
+        ("face.jpg", "test", "cool", "5"),
+        ("again.jpg", "test", "warm", "5"),
+        ("wall5.png", "test", "cool", "5"),
+        ("wall7.png", "test", "cool", "7"),
+    ]
+    pictures = dict.fromkeys(("face.jpg", "again.jpg"), portrait)
+    pictures |= {f"wall{one}.png": noisy(COOL, one) for one in (5, 7)}
+    unseen = write_set(tmp_path / "walls", rows, pictures, COLUMNS)
+    seen = write_set(
+        tmp_path / "seen",
+        [
+            ("face.jpg", "train", "cool", "7"),
+            ("again.jpg", "train", "warm", "9"),
+            ("one.jpg", "test", "cool", "7"),
+            ("two.jpg", "test", "warm", "9"),
+        ],
+        dict.fromkeys(("face.jpg", "again.jpg", "one.jpg", "two.jpg"), portrait),
+        COLUMNS,
+    )
+    document = run(bundle, unseen, (seen,), tmp_path / "out", align=True)
+    recognition = document["splits"][0]["recognition"]
+    assert (recognition["pictures"], recognition["not_found"]) == (3, 1)
+    assert (document["dropped_people"], document["dropped_pictures"]) == (0, 1)
 
 
 def test_unseen_people_must_have_identities(bundle, crowd, friends, tmp_path):

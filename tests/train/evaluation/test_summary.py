@@ -145,6 +145,7 @@ def test_the_command_evaluates(bundle, secret, target, tmp_path, capsys):
 def test_a_page_without_a_baseline():
     result = Summary(
         (Recognition("faces", 10, 1, 0.5, 0.25, 0.75, None, None),),
+        0,
         (Restoration("faces", 9, 20.0, 0.5),),
         0.625,
     )
@@ -152,6 +153,13 @@ def test_a_page_without_a_baseline():
     assert "| faces | 10 | 1 | 50.00% | 25.00% | - | - | 75.00% |" in page
     assert "| faces | 9 | 20.00 | 0.500 |" in page
     assert "62.5%" in page
+    assert "passes" not in page
+
+
+def test_the_page_says_how_long_the_baseline_was_trained(evaluated):
+    document, output = evaluated
+    assert document["baseline_epochs"] == 60
+    assert "trained on the photos for 60 passes." in (output / "summary.md").read_text()
 
 
 def test_a_fine_pattern_gives_cartoons_away(bundle, patterned, tmp_path):

@@ -7,6 +7,8 @@ import torch
 from dtir_sdk.errors import BundleError, ConfigurationError
 from dtir_train.channel import from_bytes, to_bytes
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
+from dtir_train.configuration import PRESETS
+from dtir_train.evaluation.baseline import baseline_passes
 from dtir_train.evaluation.systems import open_system
 
 
@@ -33,7 +35,7 @@ def test_a_bundle_is_run_through_the_sdk(bundle, pictures):
     assert np.allclose(read.sum(axis=1), 1)
     assert (system.name, system.labels, system.image_size) == ("tiny", ("cool", "warm"), 32)
     assert system.attribute == "mood"
-    assert system.networks is None
+    assert system.configuration is None
 
 
 @pytest.mark.parametrize("which", ["folder", "file"])
@@ -52,7 +54,7 @@ def test_a_run_is_run_by_its_averaged_networks(trained_run, pictures, which):
     assert cartoons.dtype == restored.dtype == np.uint8
     assert np.allclose(read, logits.softmax(dim=1).numpy(), atol=1e-4)
     assert (system.name, system.labels, system.attribute) == ("shapes", ("disc", "square"), "shape")
-    assert system.networks == trained.configuration.networks
+    assert system.configuration == trained.configuration
 
 
 def test_no_path_is_the_bundle_that_comes_with_dtir():
@@ -67,6 +69,16 @@ def test_sizes_to_compare_with(bundle, trained_run):
         assert system.comparable("edge").image_size == 32
     with open_system(bundle) as system:
         assert system.comparable(None) == system.comparable("edge")
+
+
+def test_a_baseline_is_trained_as_long_as_the_run(bundle, trained_run):
+    with open_system(trained_run) as system:
+        own = system.configuration.recipe.epochs
+        assert baseline_passes(system, None, None) == own
+        assert baseline_passes(system, None, 3) == 3
+        assert baseline_passes(system, "tiny", None) == PRESETS["tiny"].recipe.epochs
+    with open_system(bundle) as system:
+        assert baseline_passes(system, None, None) == PRESETS["edge"].recipe.epochs
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):

@@ -72,13 +72,33 @@ def test_without_identities_and_baseline(bundle, secret, tmp_path):
     assert "| mood | 2 | moods | 8 | 0 | 87.50% | - | - | 90.00% | - | 62.50% |" in page
 
 
+@pytest.fixture
+def no_training(monkeypatch) -> None:
+    def train(*_):
+        raise AssertionError("trained before all pictures were known to be usable")
+
+    monkeypatch.setattr("dtir_train.evaluation.table_2.photo_baseline", train)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_folder_a_person_has_no_columns_to_learn_first(bundle, secret, noisy, tmp_path):
+    for person, colour in (("ann", (200, 90, 60)), ("bob", (60, 90, 200))):
+        folder = tmp_path / "people" / person
+        folder.mkdir(parents=True)
+        for number in range(20):
+            (folder / f"{number}.png").write_bytes(noisy(colour, number))
+    subject = Subject((str(secret),), bundle, align=False, output=tmp_path)
+    with pytest.raises(DataError, match="more than 0 and 1: name others with --pretraining"):
+        table_2(subject, IdentityTraining((str(tmp_path / "people"),)), preset="tiny")
+
+
+@pytest.mark.usefixtures("no_training")
 def test_no_such_column_to_learn_first(bundle, secret, tmp_path):
     training = IdentityTraining((str(secret),), identity_column="mood", pretraining=("tall",))
     with pytest.raises(DataError, match="no column `tall`"):
         table_2(
             Subject((str(secret),), bundle, align=False, output=tmp_path),
             training,
-            baseline_epochs=0,
         )
 
 

@@ -59,8 +59,8 @@ def test_what_a_peer_sends_is_compared_with_its_covers(measured):
 def test_the_page_and_the_picture(measured):
     document, output = measured
     page = (output / "table-4.md").read_text()
-    assert "| tiny | as they are | moods | 8 | 34.15 |" in page
-    assert "| tiny | permuted | moods | 8 | 34.15 |" in page
+    assert "| tiny | as they are | moods | 8 | 0 | 34.15 |" in page
+    assert "| tiny | permuted | moods | 8 | 0 | 34.15 |" in page
     assert "2 steps of 4 pairs" in page
     assert document["hiding"]["filters"] == 2
     # Photos, what is sent, and restored photos of four measurements.

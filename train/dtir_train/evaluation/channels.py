@@ -84,6 +84,7 @@ def channels(
     *,
     secret: tuple[str, ...],
     attribute: str | None = None,
+    labels: tuple[str, ...] | None = None,
     channel: tuple[str, ...] = STANDARD_CHANNELS,
     align: bool = True,
     limit: int | None = None,
@@ -101,6 +102,7 @@ def channels(
             with dtir.
         secret: sources of private photos with labels.
         attribute: column of the label; by default each system's own.
+        labels: names of the classes, where the systems were trained with names of their own.
         channel: names of the channels beside the clean one: jpeg-QUALITY, h264-CRF (4:2:0, key
             frames, x264's superfast preset tuned for zero latency; needs PyAV), half (the side,
             and back) and noise-SIGMA (of 255).
@@ -123,7 +125,7 @@ def channels(
     for path, title in zip(paths, _titles(paths), strict=True):
         with open_system(path) as system:
             named = replace(system, name=title or system.name)
-            subject = Subject(secret, attribute=attribute, align=align, limit=limit)
+            subject = Subject(secret, attribute=attribute, labels=labels, align=align, limit=limit)
             tests = load_tests(subject.data(named), named)
             for source, test in tests.items():
                 measured, sample = _through(named, source, test, opened)

@@ -201,14 +201,13 @@ def _tsne(sets: Mapping[str, NDArray[np.uint8]], result: Figures, seed: int) -> 
     embedding = TSNE(perplexity=perplexity, random_state=seed, init="pca")
     places = embedding.fit_transform(components.fit_transform(pixels))
     split = dict(zip(chosen, np.split(places, len(chosen)), strict=True))
-    plain = result.likeness[0]
+    unblurred = {one.blur: one for one in result.likeness}.get(0)
     figure, plots = plot(9, 4.4, 1, 2)
-    for axes, name, share in zip(
-        plots, ("source", "transferred"), (plain.source, plain.transferred), strict=True
-    ):
+    for axes, name in zip(plots, ("source", "transferred"), strict=True):
         for drawn in ("target", name):
             axes.scatter(split[drawn][:, 0], split[drawn][:, 1], s=6, label=drawn)
-        axes.set_title(f"{name} and target: told apart {share:.1%}", fontsize=10)
+        told = "" if unblurred is None else f": told apart {getattr(unblurred, name):.1%}"
+        axes.set_title(f"{name} and target{told}", fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.legend(frameon=False, fontsize=8)

@@ -11,16 +11,23 @@ import tyro
 from numpy.typing import NDArray
 
 from dtir_sdk.errors import DataError
-from dtir_train.configuration import Data, PresetName
+from dtir_train.configuration import PresetName
 from dtir_train.datasets import Pictures, load_secret
 from dtir_train.datasets.sources import open_source
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts, subset
-from dtir_train.evaluation.baseline import photo_baseline
+from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
 from dtir_train.evaluation.grid import grid
 from dtir_train.evaluation.recognition import Recognition, measure_recognition
 from dtir_train.evaluation.report import Conditions, table, write_report
 from dtir_train.evaluation.restoration import Restoration, measure_restoration
-from dtir_train.evaluation.subject import check_labels, load_tests, load_train, values_of
+from dtir_train.evaluation.subject import (
+    Subject,
+    check_labels,
+    load_tests,
+    load_train,
+    names_of,
+    values_of,
+)
 from dtir_train.evaluation.systems import TrainedSystem, open_system
 from dtir_train.networks import Recognizer
 
@@ -66,6 +73,7 @@ class People:
 
     Attributes:
         splits: the unseen people first, then the test split of each seen source.
+        baseline_epochs: passes over the photos in training the recognizer to compare with.
         sources: that the system was trained on.
         dropped_people: of the unseen source, since they were seen after all.
         dropped_pictures: of them.
@@ -74,6 +82,7 @@ class People:
     """
 
     splits: tuple[PeopleSplit, ...]
+    baseline_epochs: float
     sources: tuple[SeenSource, ...]
     dropped_people: int
     dropped_pictures: int
@@ -86,11 +95,12 @@ def people(
     unseen: str,
     seen: tuple[str, ...],
     attribute: str | None = None,
+    labels: tuple[str, ...] | None = None,
     identity_column: str = "identity",
     original_size: tuple[int, int] | None = None,
     align: bool = True,
     preset: PresetName | None = None,
-    baseline_epochs: float = 6,
+    baseline_epochs: float | None = None,
     limit: int | None = None,
     seed: int = 0,
     output: Path = Path("evaluation"),
@@ -109,13 +119,16 @@ def people(
         unseen: source of people who were not trained on, who have identities.
         seen: the secret sources that the system was trained on.
         attribute: column of the label; by default the system's.
+        labels: names of the classes, where the system was trained with names of its own; by
+            default the run's.
         identity_column: column of the person; all sources must number people alike.
         original_size: width and height in pixels that the unseen pictures had before they were
             squeezed to another shape; they are stretched back to it before faces are found.
         align: find and cut out faces; off for pictures that are not faces.
         preset: gives the baseline's size; by default the run's own, and that of `edge` for a
             bundle.
-        baseline_epochs: passes in training the recognizer on photos; 0 leaves it out.
+        baseline_epochs: passes in training the recognizer on photos, 0 leaves it out; by default
+            as many as the run's own had, and those of the preset for a bundle.
         limit: use at most this many pictures of each source and split.
         seed: of the baseline.
         output: folder for the results.
@@ -126,28 +139,37 @@ def people(
         DataError: where the data cannot be used, or nobody is left to measure on.
         OutputError: where the results cannot be written.
     """
+    seen = tuple(dict.fromkeys(seen))
     with open_system(system) as opened:
-        data = Data(seen, ("generated",), attribute or opened.attribute, align=align, limit=limit)
+        subject = Subject(seen, attribute=attribute, labels=labels, align=align, limit=limit)
+        data = subject.data(opened)
         train, tests = load_train(data, opened), load_tests(data, opened)
         candidates = load_secret(
             replace(data, secret=(unseen,)), opened.image_size, "test", original_size=original_size
         )
         check_labels(candidates, opened)
-        who = values_of(candidates, (unseen,), identity_column)
-        known = [_trained_on(source, identity_column) for source in seen]
-        excluded = frozenset[str]().union(*(one for one, _ in known if one is not None))
-        chosen = np.flatnonzero(~np.isin(who, sorted(excluded)))
+        _check_folders(unseen, data.attribute, identity_column)
+        who = values_of(candidates.names, (unseen,), identity_column)
+        known = [_trained_on(source, data.attribute, identity_column) for source in seen]
+        excluded = sorted(frozenset[str]().union(*(one for one, _ in known if one is not None)))
+        chosen = np.flatnonzero(~np.isin(who, excluded))
         if not len(chosen):
             raise DataError(
                 f"{unseen}: everybody in its test split is in the training split of "
                 f"{', '.join(seen)}: name a source of other people"
             )
         networks = opened.comparable(preset)
-        baseline = photo_baseline(train, data, networks, baseline_epochs, seed)
-        strangers = _measured(opened, unseen, subset(candidates, chosen), baseline)
+        epochs = baseline_passes(opened, preset, baseline_epochs)
+        baseline = photo_baseline(train, data, networks, epochs, seed)
+        left_out = _kept(candidates.left_out, unseen, identity_column, excluded)
+        unseen_pictures = replace(subset(candidates, chosen), left_out=left_out)
+        strangers = _measured(opened, names_of((unseen,))[0], unseen_pictures, baseline)
         others = [_measured(opened, name, test, baseline) for name, test in tests.items()]
         conditions = Conditions.of(opened)
-    people_of = [_people(source, test, identity_column) for source, test in tests.items()]
+    people_of = [
+        _people(source, test, data.attribute, identity_column)
+        for source, test in zip(seen, tests.values(), strict=True)
+    ]
     result = People(
         (
             PeopleSplit(False, len(set(who[chosen])), strangers.recognition, strangers.restoration),
@@ -156,12 +178,13 @@ def people(
                 for count, one in zip(people_of, others, strict=True)
             ),
         ),
+        epochs,
         tuple(
-            SeenSource(Path(source).stem, None if one is None else len(one), reason)
-            for source, (one, reason) in zip(seen, known, strict=True)
+            SeenSource(name, None if one is None else len(one), reason)
+            for name, (one, reason) in zip(tests, known, strict=True)
         ),
         len(set(who)) - len(set(who[chosen])),
-        len(who) - len(chosen),
+        len(who) - len(chosen) + len(candidates.left_out) - len(left_out),
         original_size,
     )
     page = to_markdown(result)
@@ -201,7 +224,7 @@ def to_markdown(result: People) -> list[str]:
         )
         for split in result.splits
     ]
-    lines = [*table(header, rows), ""]
+    lines = [*table(header, rows), "", *baseline_note(result.baseline_epochs)]
     lines += [
         f"- {source.source} does not say who is in its pictures: some of the people called unseen "
         "may be in it."
@@ -245,20 +268,41 @@ def _measured(
     )
 
 
-def _trained_on(source: str, identity_column: str) -> tuple[frozenset[str] | None, str | None]:
+def _check_folders(source: str, attribute: str, identity_column: str) -> None:
+    """Raises DataError where folders name the label, so that they cannot name the people."""
+    by_folder = open_source(Path(source), identity_column).labelled_by_folder
+    if by_folder and attribute.lower() != identity_column.lower():
+        raise DataError(
+            f"{source}: its folders name the label, and nothing says who is in the pictures"
+        )
+
+
+def _trained_on(
+    source: str, attribute: str, identity_column: str
+) -> tuple[frozenset[str] | None, str | None]:
     """Names the people of a training split, or says why it cannot."""
     try:
+        _check_folders(source, attribute, identity_column)
         entries = open_source(Path(source), identity_column).entries
     except DataError as error:
         return None, str(error)
     return frozenset(entry.label for entry in entries if entry.split == "train"), None
 
 
-def _people(source: str, test: Pictures, identity_column: str) -> int | None:
+def _people(source: str, test: Pictures, attribute: str, identity_column: str) -> int | None:
     try:
-        return len(set(values_of(test, (source,), identity_column)))
+        _check_folders(source, attribute, identity_column)
+        return len(set(values_of(test.names, (source,), identity_column)))
     except DataError:
         return None
+
+
+def _kept(
+    names: tuple[str, ...], source: str, identity_column: str, excluded: list[str]
+) -> tuple[str, ...]:
+    """Of pictures without a face, those of nobody who is excluded."""
+    who = values_of(names, (source,), identity_column)
+    return tuple(name for name, one in zip(names, np.isin(who, excluded), strict=True) if not one)
 
 
 def _share(value: float | None) -> str:

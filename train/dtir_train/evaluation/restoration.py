@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -43,7 +42,7 @@ def measure_restoration(
     """Compares restored photos with the photos.
 
     Args:
-        source: the path of the pictures.
+        source: the name of the pictures.
         photos: uint8 [N, S, S, 3].
         restored: of the same shape and order of channels.
     """
@@ -54,4 +53,4 @@ def measure_restoration(
         psnr.append(min(decibels, _PSNR_CEILING))
         similarity = structural_similarity_index_measure(back, photo, data_range=255.0)
         ssim.append(float(cast("Tensor", similarity)))
-    return Restoration(Path(source).stem, len(photos), float(np.mean(psnr)), float(np.mean(ssim)))
+    return Restoration(source, len(photos), float(np.mean(psnr)), float(np.mean(ssim)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError, DataError
 from dtir_train.configuration import Data
-from dtir_train.datasets import Pictures, load_secret
+from dtir_train.datasets import Pictures, load_secret, load_secret_by_source
 from dtir_train.datasets.sources import open_source
 from dtir_train.evaluation.systems import TrainedSystem
 
@@ -54,13 +55,19 @@ class Subject(Setting):
 
     Attributes:
         attribute: column of the label; by default the system's.
+        labels: names of the classes, in the order of the column's values, where the system was
+            trained with names of its own; by default the run's.
     """
 
     attribute: str | None = None
+    labels: tuple[str, ...] | None = None
 
     def data(self, system: TrainedSystem, target: tuple[str, ...] = ("generated",)) -> Data:
         """Returns what `labelled` does, for the label that was named or else the system's."""
-        return self.labelled(self.attribute or system.attribute, target)
+        attribute, labels = self.attribute or system.attribute, self.labels
+        if labels is None and system.configuration is not None and attribute == system.attribute:
+            labels = system.configuration.data.labels
+        return replace(self.labelled(attribute, target), labels=labels)
 
 
 def load_train(data: Data, system: TrainedSystem) -> Pictures:
@@ -70,30 +77,41 @@ def load_train(data: Data, system: TrainedSystem) -> Pictures:
     return train
 
 
+def names_of(sources: Sequence[str]) -> tuple[str, ...]:
+    """Returns what results call the sources: the files' names, or whole paths where two share one.
+
+    Args:
+        sources: folders and zips.
+    """
+    names = tuple(Path(source).stem for source in sources)
+    return names if len(set(names)) == len(set(sources)) else tuple(sources)
+
+
 def load_tests(data: Data, system: TrainedSystem) -> dict[str, Pictures]:
     """Loads the test split of each secret source by itself, with the system's labels.
+
+    Returns:
+        By the name of the source, as of `names_of`.
 
     Raises:
         ConfigurationError: where the system reads other labels than the sources have.
         DataError: where a source cannot be used.
         OutputError: where the cache cannot be written.
     """
-    tests = {
-        source: load_secret(replace(data, secret=(source,)), system.image_size, "test")
-        for source in data.secret
-    }
-    # A source alone must have every class: its labels are positions among its own.
+    tests = load_secret_by_source(data, system.image_size, "test")
     for test in tests.values():
         check_labels(test, system)
-    return tests
+    return dict(zip(names_of(tuple(tests)), tests.values(), strict=True))
 
 
-def values_of(pictures: Pictures, sources: tuple[str, ...], attribute: str) -> NDArray[np.str_]:
+def values_of(
+    pictures: Sequence[str], sources: tuple[str, ...], attribute: str
+) -> NDArray[np.str_]:
     """Reads another column for pictures that are decoded already.
 
     Args:
-        pictures: of these sources.
-        sources: folders or zips.
+        pictures: their names, in `Pictures`.
+        sources: folders or zips that they are from.
         attribute: column of the label, or `identity`.
 
     Returns:
@@ -106,20 +124,26 @@ def values_of(pictures: Pictures, sources: tuple[str, ...], attribute: str) -> N
     for source in sources:
         opened = open_source(Path(source), attribute)
         values |= {f"{opened.path}/{entry.name}": entry.label for entry in opened.entries}
-    return np.array([values[name] for name in pictures.names])
+    return np.array([values[name] for name in pictures])
 
 
 def flags_of(
-    pictures: Pictures, sources: tuple[str, ...], attributes: tuple[str, ...]
+    pictures: Sequence[str],
+    sources: tuple[str, ...],
+    attributes: tuple[str, ...],
+    option: str = "--attributes",
 ) -> NDArray[np.int64]:
-    """Reads several columns of 0 and 1: int64 [N, A]. Arguments and errors as `values_of`."""
+    """Reads several columns of 0 and 1: int64 [N, A].
+
+    Arguments and errors as `values_of`; `option` is the one that names the columns.
+    """
     columns = []
     for attribute in attributes:
         values = values_of(pictures, sources, attribute)
         if not np.isin(values, ("0", "1")).all():
             raise DataError(
                 f"{', '.join(sources)}: the column {attribute} holds more than 0 and 1: "
-                "name others with --attributes"
+                f"name others with {option}"
             )
         columns.append(values.astype(np.int64))
     return np.stack(columns, axis=1)
@@ -149,7 +173,7 @@ def load_flagged(
     train, test = (
         replace(
             pictures,
-            labels=flags_of(pictures, data.secret, attributes),
+            labels=flags_of(pictures.names, data.secret, attributes),
             label_names=attributes,
         )
         for pictures in (
@@ -171,5 +195,6 @@ def check_labels(pictures: Pictures, system: TrainedSystem) -> None:
     if pictures.label_names != system.labels:
         raise ConfigurationError(
             f"{system.name} recognises {', '.join(system.labels)}, the data has "
-            f"{', '.join(pictures.label_names[:10])}: name the column with --attribute"
+            f"{', '.join(pictures.label_names[:10])}: name the column with --attribute, "
+            "or the classes with --labels"
         )

@@ -11,7 +11,7 @@ import tyro
 
 from dtir_train.configuration import PresetName
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts
-from dtir_train.evaluation.baseline import photo_baseline
+from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
 from dtir_train.evaluation.grid import grid
 from dtir_train.evaluation.judge import told_apart, two_domains
 from dtir_train.evaluation.recognition import Recognition, measure_recognition
@@ -29,12 +29,14 @@ class Summary:
 
     Attributes:
         recognition: one for each secret source.
+        baseline_epochs: passes over the photos in training the recognizer to compare with.
         restoration: one for each secret source.
         told_apart: balanced accuracy, on held-out pictures, of a classifier trained to tell
             transferred from target pictures; 0.5 is perfect likeness, 1 is none.
     """
 
     recognition: tuple[Recognition, ...]
+    baseline_epochs: float
     restoration: tuple[Restoration, ...]
     told_apart: float
 
@@ -44,13 +46,13 @@ def summary(
     *,
     target: tuple[str, ...],
     preset: PresetName | None = None,
-    baseline_epochs: float = 6,
+    baseline_epochs: float | None = None,
     judge_epochs: float = 6,
 ) -> None:
     """Measure recognition, restoration and likeness of the cartoons on the test splits.
 
     Trains two classifiers beside the system, on the training splits: the same recognizer on
-    photos, for comparison, and one that tells cartoons from target pictures. About 20 minutes on
+    photos, for comparison, and one that tells cartoons from target pictures. About 40 minutes on
     two cores for 14,000 photos and `edge`; the picture shows photos, cartoons and restored photos.
 
     Args:
@@ -58,7 +60,8 @@ def summary(
         target: sources of target pictures.
         preset: gives the size of the recognizers that are trained to compare; by default the
             run's own, and those of `edge` for a bundle.
-        baseline_epochs: passes in training the recognizer on photos; 0 leaves it out.
+        baseline_epochs: passes in training the recognizer on photos, 0 leaves it out; by default
+            as many as the run's own had, and those of the preset for a bundle.
         judge_epochs: passes in training the classifier that tells cartoons from targets.
 
     Raises:
@@ -80,7 +83,8 @@ def summary(
             name: in_parts(system.restore, pictures, "restoring")
             for name, pictures in cartoons.items()
         }
-        baseline = photo_baseline(train, data, networks, baseline_epochs, subject.seed)
+        epochs = baseline_passes(system, preset, baseline_epochs)
+        baseline = photo_baseline(train, data, networks, epochs, subject.seed)
         all_cartoons = np.concatenate(list(cartoons.values()))
         domains = two_domains(system, data, train, all_cartoons)
         result = Summary(
@@ -88,6 +92,7 @@ def summary(
                 measure_recognition(name, system, test, cartoons[name], baseline)
                 for name, test in tests.items()
             ),
+            epochs,
             tuple(measure_restoration(name, photos[name], restored[name]) for name in tests),
             told_apart(domains, data, networks, judge_epochs, subject.seed),
         )
@@ -105,6 +110,7 @@ def to_markdown(result: Summary) -> list[str]:
     return [
         *recognition_table(result.recognition),
         "",
+        *baseline_note(result.baseline_epochs),
         *restoration_table(result.restoration),
         "",
         f"Cartoons told from target pictures by a classifier: {result.told_apart:.1%} "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
-from dtir_train.configuration import PRESETS, Networks, PresetName
+from dtir_train.configuration import PRESETS, Configuration, Networks, PresetName
 from dtir_train.evaluation.arrays import as_bgr, as_tensor
 
 _BATCH = 16
@@ -31,7 +31,7 @@ class TrainedSystem:
         labels: names of the classes.
         attribute: what the recognizer reads.
         image_size: side S in pixels.
-        networks: sizes, where they are known: a run's are, a bundle's are not.
+        configuration: of the run; None for a bundle, which does not hold it.
         engine: what runs it.
         transfer: photos uint8 [N, S, S, 3], BGR, to cartoons, the same.
         probabilities: cartoons to float32 [N, K].
@@ -42,7 +42,7 @@ class TrainedSystem:
     labels: tuple[str, ...]
     attribute: str
     image_size: int
-    networks: Networks | None
+    configuration: Configuration | None
     engine: str
     transfer: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     probabilities: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -54,9 +54,19 @@ class TrainedSystem:
         Args:
             preset: whose sizes to take; None takes the run's own, and for a bundle those of `edge`.
         """
-        if preset is None and self.networks is not None:
-            return self.networks
+        if preset is None and self.configuration is not None:
+            return self.configuration.networks
         return replace(PRESETS[preset or "edge"].networks, image_size=self.image_size)
+
+    def comparable_epochs(self, preset: PresetName | None) -> float:
+        """Passes over the photos for networks that are trained to be compared with this system's.
+
+        Args:
+            preset: as for `comparable`.
+        """
+        if preset is None and self.configuration is not None:
+            return self.configuration.recipe.epochs
+        return PRESETS[preset or "edge"].recipe.epochs
 
 
 @contextmanager
@@ -129,7 +139,7 @@ def _of_run(path: Path) -> TrainedSystem:
         trained.labels,
         trained.configuration.data.attribute,
         trained.configuration.networks.image_size,
-        trained.configuration.networks,
+        trained.configuration,
         f"PyTorch on {device}, float32, step {trained.step}",
         deployed(trained.transfer, as_bgr),
         deployed(trained.recognizer, lambda logits: logits.softmax(dim=1)),

@@ -15,14 +15,20 @@ from torch.nn import functional
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.classifier import Batch, attribute_loss, batches_of, predict, train_classifier
-from dtir_train.configuration import Networks, PresetName
+from dtir_train.configuration import Data, Networks, PresetName
 from dtir_train.datasets import Pictures, load_secret
 from dtir_train.evaluation.arrays import as_bgr, as_tensor, bgr, in_parts
-from dtir_train.evaluation.baseline import photo_baseline
+from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.recognition import Recognition, compare_readings, measure_recognition
 from dtir_train.evaluation.report import Conditions, bars, table, write_report
-from dtir_train.evaluation.subject import Subject, flags_of, load_tests, load_train
+from dtir_train.evaluation.subject import (
+    Subject,
+    flags_of,
+    load_tests,
+    load_train,
+    names_of,
+)
 from dtir_train.evaluation.systems import TrainedSystem, open_system
 from dtir_train.networks import Recognizer
 
@@ -52,10 +58,12 @@ class Table2:
 
     Attributes:
         tasks: the system's own label for each secret source, then the identities.
+        baseline_epochs: passes over the photos in training the attribute's recognizer on them.
         seeds: of the networks that read identities, whose figures are their means.
     """
 
     tasks: tuple[Task, ...]
+    baseline_epochs: float
     seeds: tuple[int, ...]
 
 
@@ -90,13 +98,13 @@ def table_2(
     training: Annotated[IdentityTraining, tyro.conf.arg(name="")],
     *,
     preset: PresetName | None = None,
-    baseline_epochs: float = 6,
+    baseline_epochs: float | None = None,
 ) -> None:
     """Table 2: read attribute and identity from cartoons, and by the same backbone from photos.
 
     The attribute is read by the system's own recognizer. Identities are read by two new networks
     of its size, one trained on the system's cartoons, one on the photos, in the same way. With
-    `edge` and two cores about 15 minutes for the attribute on 14,000 photos, and an hour and a
+    `edge` and two cores about 40 minutes for the attribute on 14,000 photos, and an hour and a
     half a repeat for 200 people; the picture is a bar chart.
 
     Args:
@@ -104,7 +112,8 @@ def table_2(
         training: of the networks that read identities.
         preset: gives the size of the recognizers that are trained to compare; by default the
             run's own, and those of `edge` for a bundle.
-        baseline_epochs: passes in training the attribute's recognizer on photos; 0 leaves it out.
+        baseline_epochs: passes in training the attribute's recognizer on photos, 0 leaves it out;
+            by default as many as the run's own had, and those of the preset for a bundle.
 
     Raises:
         BundleError: where the bundle is not whole.
@@ -117,16 +126,19 @@ def table_2(
         data = subject.data(system)
         networks = system.comparable(preset)
         train, tests = load_train(data, system), load_tests(data, system)
-        baseline = photo_baseline(train, data, networks, baseline_epochs, subject.seed)
+        # First, since whether they can be used is known before hours of training.
+        people = _people(subject, training, system) if training.identity else None
+        epochs = baseline_passes(system, preset, baseline_epochs)
+        baseline = photo_baseline(train, data, networks, epochs, subject.seed)
         tasks = []
         for name, test in tests.items():
             cartoons = in_parts(system.transfer, bgr(test), "transferring")
             recognition = measure_recognition(name, system, test, cartoons, baseline)
             tasks.append(Task(system.attribute, len(system.labels), recognition))
-        if training.identity:
-            tasks.append(_identity(subject, training, system, networks, seeds))
+        if people is not None:
+            tasks.append(_identity(people, training, system, networks, seeds))
         conditions = Conditions.of(system)
-    result = Table2(tuple(tasks), seeds if training.identity else ())
+    result = Table2(tuple(tasks), epochs, seeds if people is not None else ())
     write_report(subject.output, "table-2", result, to_markdown(result), _chart(result), conditions)
 
 
@@ -161,7 +173,7 @@ def to_markdown(result: Table2) -> list[str]:
         )
         for task in result.tasks
     ]
-    lines = table(header, rows)
+    lines = [*table(header, rows), "", *baseline_note(result.baseline_epochs)][:-1]
     if result.seeds:
         lines += [
             "",
@@ -171,19 +183,38 @@ def to_markdown(result: Table2) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True)
+class _PeoplesPictures:
+    """Pictures of people, int64 flags [N, A] of the training ones, and how these are varied."""
+
+    train: Pictures
+    test: Pictures
+    flags: NDArray[np.int64] | None
+    data: Data
+
+
+def _people(
+    subject: Subject, training: IdentityTraining, system: TrainedSystem
+) -> _PeoplesPictures:
+    named = replace(subject.labelled(training.identity_column), secret=training.identity)
+    data = replace(named, jitter=_JITTER)
+    train, test = (load_secret(data, system.image_size, split) for split in ("train", "test"))
+    flags = None
+    if training.pretraining:
+        option = "--pretraining, which without names leaves it out"
+        flags = flags_of(train.names, data.secret, training.pretraining, option)
+    return _PeoplesPictures(train, test, flags, data)
+
+
 def _identity(
-    subject: Subject,
+    people: _PeoplesPictures,
     training: IdentityTraining,
     system: TrainedSystem,
     networks: Networks,
     seeds: tuple[int, ...],
 ) -> Task:
     """Trains networks to tell people apart by cartoons and by photos, and tests them."""
-    named = replace(subject.labelled(training.identity_column), secret=training.identity)
-    data = replace(named, jitter=_JITTER)
-    train = load_secret(data, system.image_size, "train")
-    test = load_secret(data, system.image_size, "test")
-    flags = flags_of(train, data.secret, training.pretraining) if training.pretraining else None
+    train, test, flags, data = people.train, people.test, people.flags, people.data
     photos = bgr(test)
     cartoons = in_parts(system.transfer, photos, "transferring")
 
@@ -196,7 +227,7 @@ def _identity(
         network = _reader(train, flags, batches, training, networks, f"{kind}, seed {seed}", seed)
         return predict(network, as_tensor(pictures)).numpy()
 
-    name = ", ".join(data.secret)
+    name = ", ".join(names_of(data.secret))
     repeats = [
         compare_readings(name, test, read(cartoons, True, seed), read(photos, False, seed))
         for seed in seeds

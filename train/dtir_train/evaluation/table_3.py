@@ -20,7 +20,7 @@ from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.recognition import balanced_accuracy, majority
 from dtir_train.evaluation.report import Conditions, bars, table, write_report
 from dtir_train.evaluation.restoration import Restoration, measure_restoration
-from dtir_train.evaluation.subject import Setting, load_flagged
+from dtir_train.evaluation.subject import Setting, load_flagged, names_of
 from dtir_train.evaluation.systems import open_system
 from dtir_train.networks import Recognizer
 
@@ -133,8 +133,8 @@ def table_3(
         _mean(readings),
         len(train),
         len(test),
-        test.not_found,
-        measure_restoration(", ".join(data.secret), photos, restored),
+        len(test.left_out),
+        measure_restoration(", ".join(names_of(data.secret)), photos, restored),
         seeds,
     )
     write_report(

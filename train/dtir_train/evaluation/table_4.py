@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from dtir_train.baluja import HidingRecipe, hide_and_restore, train_hiding
 from dtir_train.configuration import Data
-from dtir_train.datasets import Batches, load_secret, load_target
+from dtir_train.datasets import Batches, load_secret, load_secret_by_source, load_target
 from dtir_train.evaluation.arrays import as_tensor, bgr, evenly, in_parts
 from dtir_train.evaluation.grid import grid
 from dtir_train.evaluation.permutation import PixelPermutation
 from dtir_train.evaluation.report import Conditions, table, write_report
 from dtir_train.evaluation.restoration import measure_restoration
-from dtir_train.evaluation.subject import Subject
+from dtir_train.evaluation.subject import Subject, names_of
 from dtir_train.evaluation.systems import TrainedSystem, open_system
 
 _GRID_COLUMNS = 8
@@ -35,6 +35,7 @@ class RestoredPhotos:
         permuted: whether the pixels of the photos were permuted before, and back after.
         source: the pictures.
         pictures: how many.
+        not_found: pictures left out since no face was found in them.
         psnr: of the restored photos, mean over pictures, in decibels.
         ssim: of the restored photos, mean over pictures.
         container_psnr: of what is sent against the cover picture it is to look like, in decibels;
@@ -46,6 +47,7 @@ class RestoredPhotos:
     permuted: bool
     source: str
     pictures: int
+    not_found: int
     psnr: float
     ssim: float
     container_psnr: float | None
@@ -93,10 +95,8 @@ def table_4(
     """
     with open_system(subject.system) as system:
         data = subject.data(system, target)
-        tests = {
-            source: bgr(load_secret(replace(data, secret=(source,)), system.image_size, "test"))
-            for source in data.secret
-        }
+        tests = load_secret_by_source(data, system.image_size, "test")
+        names = names_of(tuple(tests))
         covers = bgr(load_target(data, system.image_size, "test"))
         restored: list[RestoredPhotos] = []
         samples: list[NDArray[np.uint8]] = []
@@ -105,8 +105,11 @@ def table_4(
             if hiding.steps:
                 methods.append(_hiding(system, data, hiding, permutation, covers, subject.seed))
             for method in methods:
-                for source, photos in tests.items():
-                    measured, sent, back = _measured(method, source, photos, permutation)
+                for source, test in zip(names, tests.values(), strict=True):
+                    photos = bgr(test)
+                    measured, sent, back = _measured(
+                        method, source, photos, len(test.left_out), permutation
+                    )
                     restored.append(measured)
                     chosen = evenly(len(photos), _GRID_COLUMNS)
                     samples += [one[chosen] for one in (photos, sent, back)]
@@ -122,6 +125,7 @@ def to_markdown(result: Table4) -> list[str]:
         "pixels",
         "pictures",
         "number",
+        "no face found",
         "restored: PSNR, dB",
         "SSIM",
         "container: PSNR, dB",
@@ -133,6 +137,7 @@ def to_markdown(result: Table4) -> list[str]:
             "permuted" if one.permuted else "as they are",
             one.source,
             str(one.pictures),
+            str(one.not_found),
             f"{one.psnr:.2f}",
             f"{one.ssim:.3f}",
             "-" if one.container_psnr is None else f"{one.container_psnr:.2f}",
@@ -211,6 +216,7 @@ def _measured(
     method: _Method,
     source: str,
     photos: NDArray[np.uint8],
+    not_found: int,
     permutation: PixelPermutation | None,
 ) -> tuple[RestoredPhotos, NDArray[np.uint8], NDArray[np.uint8]]:
     """Returns the figures of a test split, what was sent, and what was restored."""
@@ -226,6 +232,7 @@ def _measured(
             permutation is not None,
             restoration.source,
             restoration.pictures,
+            not_found,
             restoration.psnr,
             restoration.ssim,
             None if container is None else container.psnr,
