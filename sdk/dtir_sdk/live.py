@@ -72,7 +72,7 @@ class Stream(Closing):
         self._results: Handoff[Result] = Handoff(newest=source.live)
         self._shutter = threading.Condition()
         self._paused = self._closed = False
-        self._moved = -math.inf
+        self._moved = self._looked_after = -math.inf
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
         self._frames = 0
         self._first = self._last = 0.0
@@ -189,10 +189,14 @@ class Stream(Closing):
             self._looks.finish(error)
 
     def _looked_at(self, captured: Captured) -> Look | Result:
+        live = self.source.live
         with self._shutter:
-            shut = self._paused and self.source.live
-        if not shut:
-            return self._session.look(captured.picture, captured.stamp)
+            shut, moved = self._paused, self._moved
+        if not (shut and live):
+            # What a live source saw while the shutter was shut is not known.
+            cut = live and moved != self._looked_after
+            self._looked_after = moved
+            return self._session.look(captured.picture, captured.stamp, cut=cut)
         height, width = captured.picture.shape[:2]
         card = neutral_card(height, width, "paused")
         return Result((), card, Timings.none(), self._session.color, captured.stamp)

@@ -17,7 +17,7 @@ from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import FaceFinder, FoundFace, alignment, crop_face
 from dtir_sdk.pictures import Color, Picture, check_picture, swap_colors
 from dtir_sdk.results import Face, FrameStamp, Result, Timings
-from dtir_sdk.tracking import TrackedFace, Tracker
+from dtir_sdk.tracking import LONGEST_WITHOUT_LOOK, TrackedFace, Tracker
 
 Faces = Literal["all", "largest"]
 
@@ -34,8 +34,8 @@ class Following:
     """How faces are followed through a video.
 
     Attributes:
-        detect_every: look for faces in every n-th frame; in those between, a face that is new is
-            not covered yet.
+        detect_every: look for faces in every n-th frame, and in any that is more than 0.25 s after
+            the last look; in those between, a face that is new is not covered yet.
         hold: seconds for which a face that is no longer found stays covered.
 
     Raises:
@@ -59,6 +59,7 @@ class Look:
     Attributes:
         picture: the frame, uint8 [H, W, 3] BGR.
         found: the faces; None where the detector did not look.
+        cut: whether nothing from the frames before counts any more.
         stamp: which frame.
         start: `time.perf_counter()` before the detector looked.
         detected: the same after it.
@@ -66,6 +67,7 @@ class Look:
 
     picture: Picture = field(repr=False)
     found: tuple[FoundFace, ...] | None
+    cut: bool
     stamp: FrameStamp
     start: float
     detected: float
@@ -109,7 +111,8 @@ class VideoSession:
         self._finder = FaceFinder(min(confidence, _LEAST_CONFIDENCE))
         self._tracker = Tracker(confidence, following.hold)
         self._people: dict[int, _Person] = {}
-        self._looked = 0
+        self._looked = -math.inf
+        self._since = 0
         self._number = 0
         self._seconds = -math.inf
 
@@ -136,18 +139,23 @@ class VideoSession:
         self._number += 1
         return self.cover(self.look(picture, stamp))
 
-    def look(self, picture: Picture, stamp: FrameStamp) -> Look:
-        """Looks for faces in the next frame.
+    def look(self, picture: Picture, stamp: FrameStamp, *, cut: bool = False) -> Look:
+        """Looks for faces in the next frame, where that is due.
 
         Args:
             picture: uint8 [H, W, 3] BGR.
             stamp: which frame it is.
+            cut: whether it does not follow the frame before, as after a cut in a film: a look is
+                due then, nobody from before is held or known again.
         """
         start = perf_counter()
-        due = self._looked % self._detect_every == 0
-        self._looked += 1
-        found = self._finder.find(picture) if due else None
-        return Look(picture, found, stamp, start, perf_counter())
+        self._since += 1
+        blind = stamp.seconds - self._looked
+        found = None
+        if cut or self._since >= self._detect_every or not blind <= LONGEST_WITHOUT_LOOK:
+            found = self._finder.find(picture)
+            self._looked, self._since = stamp.seconds, 0
+        return Look(picture, found, cut, stamp, start, perf_counter())
 
     def cover(self, look: Look) -> Result:
         """Covers the faces of a frame that was looked at, and reads the labels.
@@ -164,6 +172,8 @@ class VideoSession:
         passed = look.stamp.seconds - self._seconds
         self._seconds = look.stamp.seconds
         begin = perf_counter()
+        if look.cut:
+            self._tracker.forget()
         tracked = self._tracker.update(look.found, look.stamp.seconds)
         wanted = tracked[:1] if self._largest else tracked
         transforms = [alignment(face.landmarks, self._size) for face in tracked]

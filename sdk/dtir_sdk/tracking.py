@@ -14,6 +14,10 @@ from dtir_sdk.faces import FoundFace
 
 _Points = NDArray[np.float32]
 
+# Without a look for longer than this, nobody is taken to be where he was: in so many seconds
+# somebody who walks across the picture goes two faces further.
+LONGEST_WITHOUT_LOOK = 0.25
+
 # The One Euro filter (Casiez et al., 2012), in face sizes and seconds: a face at rest is smoothed
 # below _CUTOFF hertz, and each face size a second of speed lets _SPEED hertz more through.
 _CUTOFF, _SPEED, _SPEED_CUTOFF = 1.5, 8.0, 2.0
@@ -34,7 +38,7 @@ class TrackedFace:
         box: x, y, width, height in pixels of the frame.
         landmarks: float32 [5, 2], x and y in pixels, smoothed.
         seen: whether the detector found it when it last looked.
-        unseen: seconds from when it was last found to the last look; 0 where it is `seen`.
+        unseen: seconds since it was last found; 0 where it is `seen`.
         lag: pixels by which the smoothed landmarks lie off those that were found last, at most.
     """
 
@@ -54,7 +58,8 @@ class Tracker:
     Args:
         confidence: least score in [0, 1] of a face that was not there before; one that was
             is followed down to the detector's own threshold.
-        hold: seconds for which a face that is no longer found stays, at least 0.
+        hold: seconds for which a face that is no longer found stays, at least 0. One that was
+            found by the last look stays until the next, or for `LONGEST_WITHOUT_LOOK`.
 
     Raises:
         ConfigurationError: `hold` is negative or not finite.
@@ -77,7 +82,6 @@ class Tracker:
         self._hold = hold
         self._tracks: list[_Track] = []
         self._count = 0
-        self._looked = -math.inf
 
     def update(self, found: Sequence[FoundFace] | None, seconds: float) -> tuple[TrackedFace, ...]:
         """Takes in what the detector found in the next frame.
@@ -92,14 +96,18 @@ class Tracker:
         for track in self._tracks:
             track.move_to(seconds)
         if found is not None:
-            self._looked = seconds
             self._match(found, seconds)
-        self._tracks = [track for track in self._tracks if self._unseen(track) <= self._hold]
+        self._tracks = [track for track in self._tracks if self._stays(track, seconds)]
         self._tracks.sort(key=lambda track: -track.size)
-        return tuple(track.face(self._unseen(track)) for track in self._tracks)
+        return tuple(track.face(seconds) for track in self._tracks)
 
-    def _unseen(self, track: _Track) -> float:
-        return max(0.0, self._looked - track.last_seen)
+    def forget(self) -> None:
+        """Lets every face go: the next frame has nothing to do with those before."""
+        self._tracks = []
+
+    def _stays(self, track: _Track, seconds: float) -> bool:
+        longest = max(self._hold, LONGEST_WITHOUT_LOOK) if track.seen else self._hold
+        return seconds - track.last_seen <= longest
 
     def _match(self, found: Sequence[FoundFace], seconds: float) -> None:
         """Gives each face to the nearest track within reach, the nearest pairs first."""
@@ -110,6 +118,8 @@ class Tracker:
             if (distance := track.distance(face)) <= _REACH
         )
         tracks, faces = set(range(len(self._tracks))), set(range(len(found)))
+        for track in self._tracks:
+            track.seen = False
         for _, t, f in distances:
             if t in tracks and f in faces:
                 tracks.remove(t)
@@ -125,6 +135,7 @@ class _Track:
     def __init__(self, number: int, face: FoundFace, seconds: float) -> None:
         self.number = number
         self.last_seen = seconds
+        self.seen = True
         self._now = seconds
         self._points = face.landmarks.astype(np.float64)
         self._velocity = np.zeros_like(self._points)
@@ -161,14 +172,16 @@ class _Track:
         self._points += _share(_CUTOFF + _SPEED * max(speed, jump), passed) * error
         self._lag = float(np.hypot(*(face.landmarks - self._points).T).max())
         self.last_seen = seconds
+        self.seen = True
         self._shape(face)
 
-    def face(self, unseen: float) -> TrackedFace:
+    def face(self, seconds: float) -> TrackedFace:
         centre = self._points.mean(axis=0) + self._offset
         corner = np.round(centre - np.array(self._sides) / 2).astype(int)
         box = (int(corner[0]), int(corner[1]), self._sides[0], self._sides[1])
         points = self._points.astype(np.float32)
-        return TrackedFace(self.number, box, points, unseen == 0, unseen, self._lag)
+        unseen = 0.0 if self.seen else seconds - self.last_seen
+        return TrackedFace(self.number, box, points, self.seen, unseen, self._lag)
 
     def _shape(self, face: FoundFace) -> None:
         x, y, width, height = face.box

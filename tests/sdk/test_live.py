@@ -13,6 +13,7 @@ from dtir_sdk import Pipeline
 from dtir_sdk.capture import Captured, Source
 from dtir_sdk.errors import EngineError, SourceError
 from dtir_sdk.results import FrameStamp
+from dtir_sdk.session import Following
 
 
 class Driven(Source):
@@ -165,6 +166,33 @@ def test_the_shutter_of_a_live_stream(pipeline, driven, small):
         opened = next(stream)
         assert opened.faces
         assert opened.stamp.number == 3
+
+
+@pytest.mark.parametrize("shut_frames", [0, 1])
+def test_once_the_shutter_opens_faces_are_looked_for(pipeline, driven, small, shut_frames):
+    """Whatever the count of frames says: meanwhile a person may have gone anywhere."""
+    left, right = (np.full((small.shape[0], 2 * small.shape[1], 3), 60, np.uint8) for _ in range(2))
+    left[:, : small.shape[1]] = right[:, small.shape[1] :] = small
+    with pipeline.stream(driven, Following(detect_every=5)) as stream:
+        driven.put(left)
+        assert next(stream).faces
+        stream.pause()
+        for _ in range(shut_frames):
+            driven.put(right)
+            assert next(stream).faces == ()
+        stream.resume()
+        driven.put(right)
+        (face,) = next(stream).faces
+    assert face.seen
+    assert face.box[0] > small.shape[1]
+
+
+def test_a_film_goes_on_after_it_stood_still(pipeline, small):
+    with pipeline.stream([small] * 4) as stream:
+        next(stream)
+        stream.pause()
+        stream.resume()
+        assert {face.track for result in stream for face in result.faces} == {1}
 
 
 def test_a_file_stands_still_while_the_shutter_is_shut(pipeline, small):

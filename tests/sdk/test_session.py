@@ -99,6 +99,36 @@ def test_between_looks_the_face_is_covered_where_it_was(pipeline, small):
     assert {face.track for result in results for face in result.faces} == {1}
 
 
+@pytest.mark.parametrize("gap", [0.3, 600.0])
+def test_after_a_gap_faces_are_looked_for(pipeline, small, gap):
+    session = pipeline.video(Following(detect_every=5))
+    session(shifted(small, 0), 0.0)
+    moved = shifted(small, 200)
+    image = session(moved, gap).image
+    (face,) = FaceFinder().find(moved)
+    for x, y in face.landmarks.astype(int):
+        # The tiny transfer generator inverts.
+        assert np.abs(image[y, x].astype(int) - moved[y, x]).max() > 30
+
+
+def test_after_a_look_by_the_clock_frames_are_counted_anew(pipeline, small):
+    session = pipeline.video(Following(detect_every=3))
+    times = [0.0, 0.1, 0.4, 0.5, 0.6, 0.65]
+    looks = [session.look(small, FrameStamp(n, at, 0.0)) for n, at in enumerate(times)]
+    assert [look.found is not None for look in looks] == [True, False, True, False, False, True]
+
+
+def test_a_cut_begins_anew(pipeline, small, blank):
+    session = pipeline.video(Following(detect_every=9))
+    for number, picture in enumerate((small, small, blank)):
+        stamp = FrameStamp(number, number / RATE, 0.0)
+        result = session.cover(session.look(picture, stamp, cut=True))
+        assert [(face.track, face.seen) for face in result.faces] == (
+            [] if picture is blank else [(number + 1, True)]
+        )
+    assert result.image.min() >= 128
+
+
 def test_labels_are_steadied(pipeline, small):
     """The tiny recognizer reads red against blue: one odd frame must not turn the label."""
     session = pipeline.video()
@@ -195,7 +225,7 @@ def test_bad_frames(pipeline):
 def test_a_closed_pipeline(bundle, small, blank):
     with Pipeline(bundle) as pipeline:
         session = pipeline.video()
-    for frame in (small, blank):
+    for frame in (blank, small):
         with pytest.raises(EngineError, match=r"after close\(\)"):
             session(frame, 0.0)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import TEMPLATE, FoundFace
-from dtir_sdk.tracking import Tracker
+from dtir_sdk.tracking import LONGEST_WITHOUT_LOOK, Tracker
 
 RATE = 30.0
 
@@ -59,10 +59,41 @@ def test_a_hold_of_0_lets_go_at_once():
 def test_frames_without_a_look_neither_lose_nor_hold():
     tracker = Tracker(hold=0.1)
     tracker.update([face(100, 100)], 0.0)
-    for step in range(1, 30):
+    for step in range(1, 7):
         (kept,) = tracker.update(None, step / RATE)
         assert kept.seen
         assert kept.unseen == 0
+
+
+@pytest.mark.parametrize("hold", [0.1, 1.0])
+def test_without_a_look_for_long_nobody_is_held(hold):
+    tracker = Tracker(hold=hold)
+    tracker.update([face(100, 100)], 0.0)
+    assert tracker.update(None, max(hold, LONGEST_WITHOUT_LOOK) + 0.01) == ()
+
+
+def test_a_lost_face_is_let_go_between_looks_too():
+    tracker = Tracker(hold=0.1)
+    tracker.update([face(100, 100)], 0.0)
+    tracker.update([], 0.05)
+    (held,) = tracker.update(None, 0.1)
+    assert held.unseen == pytest.approx(0.1)
+    assert tracker.update(None, 0.11) == ()
+
+
+def test_a_face_that_is_lost_in_a_frame_of_the_same_time_is_lost():
+    tracker = Tracker()
+    tracker.update([face(100, 100)], 1.0)
+    (held,) = tracker.update([], 1.0)
+    assert not held.seen
+
+
+def test_who_was_forgotten_gets_a_new_number():
+    tracker = Tracker()
+    tracker.update([face(100, 100)], 0.0)
+    tracker.forget()
+    (new,) = tracker.update([face(100, 100)], 0.1)
+    assert new.track == 2
 
 
 def test_a_face_that_comes_back_is_the_same_person():
