@@ -85,10 +85,13 @@ def model_card(networks: TrainedNetworks, path: Path | None) -> ModelCard:
 def _default(networks: TrainedNetworks) -> ModelCard:
     data = networks.configuration.data
     size = networks.configuration.networks.image_size
+    sources: dict[str, str | None] = dict.fromkeys(data.secret, data.attribute)
+    for source in data.target:
+        sources.setdefault(source, None)
     return ModelCard(
         attribute=data.attribute,
         training_data=tuple(
-            _described(source, networks) for source in dict.fromkeys((*data.secret, *data.target))
+            _described(source, attribute, data.limit) for source, attribute in sources.items()
         ),
         intended_use=(
             f"To recognise `{data.attribute}` ({', '.join(networks.labels[:10])}"
@@ -105,20 +108,19 @@ def _default(networks: TrainedNetworks) -> ModelCard:
     )
 
 
-def _described(source: str, networks: TrainedNetworks) -> TrainingData:
-    data = networks.configuration.data
+def _described(source: str, attribute: str | None, limit: int | None) -> TrainingData:
     if source == GENERATED:
         return TrainingData("pictures drawn by dtir", "none needed", 512)
     name = Path(source).name
     try:
-        entries = open_source(Path(source), None).entries
+        entries = open_source(Path(source), attribute).entries
     except DataError:
         # The run may have been trained on another machine.
         return TrainingData(
             f"{name} (number of pictures not known)", "not stated: ask whoever trained it", 0
         )
     training = sum(entry.split == "train" for entry in entries)
-    pictures = training if data.limit is None else min(training, data.limit)
+    pictures = training if limit is None else min(training, limit)
     return TrainingData(name, "not stated: ask whoever trained it", pictures)
 
 

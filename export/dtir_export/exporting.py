@@ -218,7 +218,7 @@ def convert_bundle(
     if not pictures:
         narrator.tell("no --pictures: judged on the portrait that comes with dtir, and on no other")
         pictures = (SAMPLE_PORTRAIT,)
-    sources = PictureSources(tuple(map(str, pictures)), manifest.image_size, align=True, seed=None)
+    sources = PictureSources(tuple(map(str, pictures)), manifest.image_size, align=True)
     photos = _gate_pictures(sources, destination)
     graphs = {model: files[model] for model in _models(role)}
     if precision == "fp16":

@@ -19,7 +19,7 @@ from dtir_sdk.faces import FaceFinder
 from dtir_sdk.pictures import decode_picture, swap_colors
 from dtir_train.configuration import Configuration
 from dtir_train.datasets.crops import square_crop
-from dtir_train.datasets.decoded import GENERATED
+from dtir_train.datasets.decoded import GENERATED, seed_of
 from dtir_train.datasets.generated import generated_secret
 from dtir_train.datasets.sources import PICTURE_SUFFIXES, Entry, open_source
 
@@ -47,13 +47,15 @@ class PictureSources:
         names: paths of pictures, folders and zips, or `generated` where that is allowed.
         size: side S of the crops.
         align: cut the largest face out as the SDK does; off takes whole pictures.
-        seed: of generated pictures; None allows none.
+        seed: of the run whose sources they are, which may be `generated`; None for others.
+        attribute: of that run, which its splits may depend on; None for other sources.
     """
 
     names: tuple[str, ...]
     size: int
     align: bool
-    seed: int | None
+    seed: int | None = None
+    attribute: str | None = None
 
     def take(self, count: int, split: Split | None = None) -> GatePictures:
         """Takes pictures evenly from the sources.
@@ -74,11 +76,11 @@ class PictureSources:
         pictures: list[NDArray[np.uint8]] = []
         for name in self.names:
             if name == GENERATED and self.seed is not None:
-                seed = self.seed + 1 if split == "train" else self.seed
+                seed = seed_of(self.seed, split or "test")
                 drawn, _ = generated_secret(share, self.size, seed)
                 pictures += list(drawn)
                 continue
-            for where, data in _read(Path(name), share, split):
+            for where, data in _read(Path(name), self.attribute, share, split):
                 crop = square_crop(decode_picture(data, where), self.size, finder)
                 if crop is not None:
                     pictures.append(swap_colors(crop))
@@ -105,17 +107,19 @@ def run_sources(configuration: Configuration, paths: Sequence[Path]) -> PictureS
     data, size = configuration.data, configuration.networks.image_size
     if paths:
         # A file or folder of the user's may well be called "generated".
-        return PictureSources(tuple(map(str, paths)), size, data.align, None)
+        return PictureSources(tuple(map(str, paths)), size, data.align)
     missing = [name for name in data.secret if name != GENERATED and not Path(name).exists()]
     if missing:
         raise DataError(
             f"{', '.join(missing)}: the run's pictures are not there any more, and an export "
             "is judged on real pictures: name some with --pictures"
         )
-    return PictureSources(data.secret, size, data.align, configuration.seed)
+    return PictureSources(data.secret, size, data.align, configuration.seed, data.attribute)
 
 
-def _read(path: Path, count: int, split: Split | None) -> list[tuple[str, bytes]]:
+def _read(
+    path: Path, attribute: str | None, count: int, split: Split | None
+) -> list[tuple[str, bytes]]:
     """Where each of `count` pictures comes from, and its file's bytes."""
     if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
         if split is not None:
@@ -127,7 +131,7 @@ def _read(path: Path, count: int, split: Split | None) -> list[tuple[str, bytes]
             return [(str(path), path.read_bytes())]
         except OSError as error:
             raise PictureError(f"{path} could not be read") from error
-    source = open_source(path, None)
+    source = open_source(path, attribute)
     entries = _of_split(source.entries, split)
     if not entries:
         raise DataError(

@@ -4,14 +4,13 @@ import dataclasses
 import json
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from dtir_export.card import model_card, read_object
 from dtir_sdk.bundle import TrainingData
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.checkpoint import TrainedNetworks
+from dtir_train.datasets.sources import open_source
 
 
 def test_default_is_what_the_run_tells(networks: TrainedNetworks) -> None:
@@ -25,16 +24,20 @@ def test_default_is_what_the_run_tells(networks: TrainedNetworks) -> None:
 def test_default_counts_pictures_and_hides_folders(
     networks: TrainedNetworks, tmp_path: Path
 ) -> None:
-    (tmp_path / "faces").mkdir()
-    for index in range(3):
-        cv2.imwrite(str(tmp_path / "faces" / f"{index}.png"), np.zeros((4, 4, 3), np.uint8))
+    for shape in ("disc", "square"):
+        (tmp_path / "faces" / shape).mkdir(parents=True)
+        for index in range(20):
+            (tmp_path / "faces" / shape / f"{index}.png").touch()
+    entries = open_source(tmp_path / "faces", "shape").entries
+    trained_on = sum(entry.split == "train" for entry in entries)
     data = dataclasses.replace(
         networks.configuration.data, secret=(str(tmp_path / "faces"), "/gone/people")
     )
     configuration = dataclasses.replace(networks.configuration, data=data)
     card = model_card(dataclasses.replace(networks, configuration=configuration), None)
     faces, gone, drawn = card.training_data
-    assert (faces.name, faces.pictures) == ("faces", 3)
+    assert (faces.name, faces.pictures) == ("faces", trained_on)
+    assert 20 < trained_on < 40
     assert "not stated" in faces.licence
     assert gone.name == "people (number of pictures not known)"
     assert drawn.licence == "none needed"

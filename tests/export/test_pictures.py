@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dtir_export.pictures import GatePictures, run_sources
 from dtir_sdk.errors import DataError, PictureError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.configuration import Configuration, Data, Networks
+from dtir_train.datasets import load_secret
 from dtir_train.datasets.generated import generated_secret
 
 
@@ -36,6 +38,16 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """A folder a class."""
+    for index, picture in enumerate(generated_secret(40, 32, 0)[0]):
+        folder = tmp_path / "shapes" / ("disc", "square")[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{index}.png"), picture[..., ::-1])
+    return tmp_path / "shapes"
+
+
 def test_generated_by_default() -> None:
     taken = gate_pictures(configuration(), (), 6)
     assert taken.pictures.shape == (6, 32, 32, 3)
@@ -43,16 +55,32 @@ def test_generated_by_default() -> None:
     assert taken.origins == ("generated",)
 
 
-def test_configured_folder_by_default(folder: Path) -> None:
-    taken = gate_pictures(configuration(str(folder)), (), 4)
+def test_configured_folder_by_default(shapes: Path) -> None:
+    taken = gate_pictures(configuration(str(shapes)), (), 4)
     assert taken.pictures.shape == (4, 32, 32, 3)
-    assert taken.origins == ("photos",)
+    assert taken.origins == ("shapes",)
 
 
-def test_evenly_over_several_sources(folder: Path) -> None:
-    taken = gate_pictures(configuration(str(folder), "generated"), (), 8)
+def test_evenly_over_several_sources(shapes: Path) -> None:
+    taken = gate_pictures(configuration(str(shapes), "generated"), (), 8)
     assert len(taken.pictures) == 8
-    assert taken.origins == ("photos", "generated")
+    assert taken.origins == ("shapes", "generated")
+
+
+def test_generated_pictures_are_of_the_splits_of_training() -> None:
+    data = Data(align=False, attribute="shape")
+    for split in ("train", "test"):
+        trained_on = load_secret(data, 32, split).pictures[:, ..., :3]
+        assert (gate_pictures(configuration(), (), 4, split).pictures == trained_on[:4]).all()
+    assert (gate_pictures(configuration(), (), 4).pictures == trained_on[:4]).all()
+
+
+def test_a_folder_a_class_is_split_as_in_training(shapes: Path) -> None:
+    configured = configuration(str(shapes))
+    for split in ("train", "test"):
+        gate = gate_pictures(configured, (), 40, split).pictures
+        data = dataclasses.replace(configured.data, validation=0.0)
+        assert (gate == load_secret(data, 32, split).pictures[:, ..., :3]).all()
 
 
 def test_rgb_order(tmp_path: Path) -> None:
