@@ -194,9 +194,10 @@ class Stream(Closing):
             shut, moved = self._paused, self._moved
         if not (shut and live):
             # What a live source saw while the shutter was shut is not known.
-            cut = live and moved != self._looked_after
-            self._looked_after = moved
-            return self._session.look(captured.picture, captured.stamp, cut=cut)
+            due = live and moved != self._looked_after
+            if captured.stamp.captured > moved:
+                self._looked_after = moved
+            return self._session.look(captured.picture, captured.stamp, due=due)
         height, width = captured.picture.shape[:2]
         card = neutral_card(height, width, "paused")
         return Result((), card, Timings.none(), self._session.color, captured.stamp)

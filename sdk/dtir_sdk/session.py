@@ -59,7 +59,6 @@ class Look:
     Attributes:
         picture: the frame, uint8 [H, W, 3] BGR.
         found: the faces; None where the detector did not look.
-        cut: whether nothing from the frames before counts any more.
         stamp: which frame.
         start: `time.perf_counter()` before the detector looked.
         detected: the same after it.
@@ -67,7 +66,6 @@ class Look:
 
     picture: Picture = field(repr=False)
     found: tuple[FoundFace, ...] | None
-    cut: bool
     stamp: FrameStamp
     start: float
     detected: float
@@ -139,23 +137,22 @@ class VideoSession:
         self._number += 1
         return self.cover(self.look(picture, stamp))
 
-    def look(self, picture: Picture, stamp: FrameStamp, *, cut: bool = False) -> Look:
+    def look(self, picture: Picture, stamp: FrameStamp, *, due: bool = False) -> Look:
         """Looks for faces in the next frame, where that is due.
 
         Args:
             picture: uint8 [H, W, 3] BGR.
             stamp: which frame it is.
-            cut: whether it does not follow the frame before, as after a cut in a film: a look is
-                due then, nobody from before is held or known again.
+            due: whether it is due in any case, since frames are missing before this one.
         """
         start = perf_counter()
         self._since += 1
         blind = stamp.seconds - self._looked
         found = None
-        if cut or self._since >= self._detect_every or not blind <= LONGEST_WITHOUT_LOOK:
+        if due or self._since >= self._detect_every or not blind <= LONGEST_WITHOUT_LOOK:
             found = self._finder.find(picture)
             self._looked, self._since = stamp.seconds, 0
-        return Look(picture, found, cut, stamp, start, perf_counter())
+        return Look(picture, found, stamp, start, perf_counter())
 
     def cover(self, look: Look) -> Result:
         """Covers the faces of a frame that was looked at, and reads the labels.
@@ -172,8 +169,6 @@ class VideoSession:
         passed = look.stamp.seconds - self._seconds
         self._seconds = look.stamp.seconds
         begin = perf_counter()
-        if look.cut:
-            self._tracker.forget()
         tracked = self._tracker.update(look.found, look.stamp.seconds)
         wanted = tracked[:1] if self._largest else tracked
         transforms = [alignment(face.landmarks, self._size) for face in tracked]

@@ -118,17 +118,6 @@ def test_after_a_look_by_the_clock_frames_are_counted_anew(pipeline, small):
     assert [look.found is not None for look in looks] == [True, False, True, False, False, True]
 
 
-def test_a_cut_begins_anew(pipeline, small, blank):
-    session = pipeline.video(Following(detect_every=9))
-    for number, picture in enumerate((small, small, blank)):
-        stamp = FrameStamp(number, number / RATE, 0.0)
-        result = session.cover(session.look(picture, stamp, cut=True))
-        assert [(face.track, face.seen) for face in result.faces] == (
-            [] if picture is blank else [(number + 1, True)]
-        )
-    assert result.image.min() >= 128
-
-
 def test_labels_are_steadied(pipeline, small):
     """The tiny recognizer reads red against blue: one odd frame must not turn the label."""
     session = pipeline.video()

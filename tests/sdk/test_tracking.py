@@ -88,14 +88,6 @@ def test_a_face_that_is_lost_in_a_frame_of_the_same_time_is_lost():
     assert not held.seen
 
 
-def test_who_was_forgotten_gets_a_new_number():
-    tracker = Tracker()
-    tracker.update([face(100, 100)], 0.0)
-    tracker.forget()
-    (new,) = tracker.update([face(100, 100)], 0.1)
-    assert new.track == 2
-
-
 def test_a_face_that_comes_back_is_the_same_person():
     tracker = Tracker()
     tracker.update([face(100, 100)], 0.0)
