@@ -237,15 +237,7 @@ class Pipeline(Closing):
             ...     [session(frame, seconds).faces[0].track for seconds in (0.0, 0.04, 0.08)]
             [1, 1, 1]
         """
-        return VideoSession(
-            self._cascade,
-            size=self._size,
-            faces=self.faces,
-            color=self._color,
-            surround=self.surround,
-            confidence=self._confidence,
-            following=following or Following(),
-        )
+        return self._session(following)
 
     def stream(
         self,
@@ -253,6 +245,8 @@ class Pipeline(Closing):
         following: Following | None = None,
     ) -> Stream:
         """Works through a camera, a stream, a video or pictures, in threads that overlap.
+
+        Nobody is followed from one picture file to the next: each stands for itself.
 
         Args:
             source: what `capture.Source.open` takes, or a source that it opened. Of a live one
@@ -272,7 +266,7 @@ class Pipeline(Closing):
         from dtir_sdk.live import Stream
 
         opened = source if isinstance(source, Source) else Source.open(source)
-        return Stream(self.video(following), opened)
+        return Stream(self._session(following, opened.continuous), opened)
 
     def live(
         self,
@@ -296,6 +290,18 @@ class Pipeline(Closing):
         from dtir_sdk.live import LiveRun
 
         return LiveRun(self.stream(source, following), callback)
+
+    def _session(self, following: Following | None, continuous: bool = True) -> VideoSession:
+        return VideoSession(
+            self._cascade,
+            size=self._size,
+            faces=self.faces,
+            color=self._color,
+            surround=self.surround,
+            confidence=self._confidence,
+            following=following or Following(),
+            continuous=continuous,
+        )
 
     def _run_video(self, path: Path) -> Iterator[tuple[str, Result]]:
         session = self.video()

@@ -74,7 +74,8 @@ class Look:
 class VideoSession:
     """Turns the frames of one video, in order, into results that are safe to show.
 
-    Made by `Pipeline.video`. For one thread at a time; many sessions may share a pipeline.
+    Made by `Pipeline.video` and `stream`. For one thread at a time; many sessions may share a
+    pipeline.
     `look` and `cover` are the two halves of a call, for two threads that overlap.
 
     Args:
@@ -85,6 +86,8 @@ class VideoSession:
         surround: see `composition.compose`.
         confidence: least score in [0, 1] of a face that was not there before.
         following: how faces are followed.
+        continuous: whether each frame follows the one before; if not, each stands for itself:
+            faces are looked for in every one, and nobody is known again or held.
 
     Attributes:
         color: order of the channels of the pictures given.
@@ -100,12 +103,14 @@ class VideoSession:
         surround: Surround = "keep",
         confidence: float = 0.6,
         following: Following = Following(),
+        continuous: bool = True,
     ) -> None:
         self._cascade = cascade
         self.color: Color = color
         self._size, self._surround = size, surround
         self._largest = faces == "largest"
-        self._detect_every = following.detect_every
+        self._continuous = continuous
+        self._detect_every = following.detect_every if continuous else 1
         self._finder = FaceFinder(min(confidence, _LEAST_CONFIDENCE))
         self._tracker = Tracker(confidence, following.hold)
         self._people: dict[int, _Person] = {}
@@ -169,6 +174,8 @@ class VideoSession:
         passed = look.stamp.seconds - self._seconds
         self._seconds = look.stamp.seconds
         begin = perf_counter()
+        if not self._continuous:
+            self._tracker.forget()
         tracked = self._tracker.update(look.found, look.stamp.seconds)
         wanted = tracked[:1] if self._largest else tracked
         transforms = [alignment(face.landmarks, self._size) for face in tracked]

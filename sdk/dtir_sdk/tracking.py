@@ -101,6 +101,10 @@ class Tracker:
         self._tracks.sort(key=lambda track: -track.size)
         return tuple(track.face(seconds) for track in self._tracks)
 
+    def forget(self) -> None:
+        """Lets every face go: the next frame has nothing to do with those before."""
+        self._tracks = []
+
     def _stays(self, track: _Track, seconds: float) -> bool:
         longest = max(self._hold, LONGEST_WITHOUT_LOOK) if track.seen else self._hold
         return seconds - track.last_seen <= longest

@@ -6,6 +6,7 @@ import queue
 import threading
 from time import perf_counter
 
+import cv2
 import numpy as np
 import pytest
 
@@ -185,6 +186,22 @@ def test_once_the_shutter_opens_faces_are_looked_for(pipeline, driven, small, sh
         opened = next(stream)
     (face,) = [face for face in opened.faces if face.seen]
     assert face.box[0] > small.shape[1]
+
+
+def test_pictures_stand_for_themselves(pipeline, tmp_path, small, blank):
+    """Nobody is held, known again or averaged with somebody else from one to the next."""
+    odd = np.ascontiguousarray(small[..., ::-1])
+    for name, picture in {"a": small, "b": odd, "c": blank, "d": small}.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    with pipeline.stream(tmp_path, Following(detect_every=9)) as stream:
+        results = list(stream)
+    for result, picture in zip(results, (small, odd, blank, small), strict=True):
+        alone = pipeline(picture)
+        assert np.array_equal(result.image, alone.image)
+        assert [face.probabilities for face in result.faces] == [
+            face.probabilities for face in alone.faces
+        ]
+    assert [face.track for result in results for face in result.faces] == [1, 2, 3]
 
 
 def test_a_file_stands_still_while_the_shutter_is_shut(pipeline, small):

@@ -157,6 +157,14 @@ def test_a_moving_face_that_is_lost_moves_on():
     assert far[-1].landmarks.mean(axis=0)[0] < 246 + 10 * 12
 
 
+def test_who_was_forgotten_gets_a_new_number():
+    tracker = Tracker()
+    tracker.update([face(100, 100)], 0.0)
+    tracker.forget()
+    (new,) = tracker.update([face(100, 100)], 0.1)
+    assert new.track == 2
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(

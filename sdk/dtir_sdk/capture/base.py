@@ -41,12 +41,15 @@ class Source(Closing):
     Attributes:
         name: what to call it in a message; of an address without user, password and query.
         live: whether it gives the newest frame, and drops others.
+        continuous: whether each frame follows the one before, as in a film; if not, each stands
+            for itself.
         rate: frames per second; None where it is not known.
         length: number of frames, an estimate for some video files; None where it is not known.
         file: the video file behind it; None where there is none.
     """
 
     live: bool = False
+    continuous: bool = True
     file: Path | None = None
 
     def __init__(self, name: str, *, rate: float | None = None, length: int | None = None) -> None:
@@ -77,8 +80,9 @@ class Source(Closing):
         Args:
             uri: a camera's number (`0` or `"0"`) or device (`/dev/video0`); the address of a
                 stream (`rtsp://`, `http://`, `udp://`, ...); a video file; a picture, a folder or
-                a pattern such as `photos/*.jpg`, each picture a frame, sorted by name; `sample`
-                for the portrait that comes with dtir; or an iterable of frames, uint8 [H, W, 3]
+                a pattern such as `photos/*.jpg`, sorted by name, each picture a frame that stands
+                for itself (those of a film come as an iterable); `sample` for the
+                portrait that comes with dtir; or an iterable of frames, uint8 [H, W, 3]
                 BGR, which are copied.
             live: whether an iterable is live: it is then read in a thread of its own. None is what
                 the source is by nature: cameras and streams are live, all others are not.

@@ -76,13 +76,15 @@ class VideoSource(Source):
 
 
 class PictureSource(Source):
-    """Picture files, each a frame; a picture that cannot be read raises, and the next one follows.
+    """Picture files, each a frame for itself; one that cannot be read raises, the next one follows.
 
     Args:
         name: what to call them all.
         paths: the files, in order.
         rate: frames per second that their times are counted by; None is 25.
     """
+
+    continuous = False
 
     def __init__(self, name: str, paths: Sequence[Path], rate: float | None = None) -> None:
         super().__init__(name, rate=rate, length=len(paths))
