@@ -292,7 +292,7 @@ def test_a_folder_of_pictures_goes_on_where_it_was(dtir, portrait, blank):
     Path("in").mkdir()
     for name, picture in {"a": portrait, "b": portrait[:, ::-1], "c": blank}.items():
         write_picture(f"in/{name}.png", np.ascontiguousarray(picture))
-    code, out, err = dtir("run", "in", "--to", "out")
+    code, out, err = dtir("run", "in", "--to", "out/")
     assert (code, err) == (0, "")
     assert out.startswith("out: 3 pictures; faces: ")
     assert names("out") == ["a.json", "a.png", "b.json", "b.png", "c.json", "c.png"]
@@ -300,12 +300,12 @@ def test_a_folder_of_pictures_goes_on_where_it_was(dtir, portrait, blank):
     assert read_picture("out/c.png").min() >= 128
     before = Path("out/b.png").stat().st_mtime_ns
     Path("out/a.json").write_text("{ cut sh")
-    assert dtir("run", "in", "--to", "out")[1].startswith("out: 1 pictures, 2 were done before")
+    assert dtir("run", "in", "--to", "out/")[1].startswith("out: 1 pictures, 2 were done before")
     assert Path("out/b.png").stat().st_mtime_ns == before
     os.utime("in/b.png")
-    assert dtir("run", "in", "--to", "out")[1].startswith("out: 1 pictures, 2 were done before")
+    assert dtir("run", "in", "--to", "out/")[1].startswith("out: 1 pictures, 2 were done before")
     assert Path("out/b.png").stat().st_mtime_ns > before
-    assert dtir("run", "in", "--to", "out")[:2] == (
+    assert dtir("run", "in", "--to", "out/")[:2] == (
         0,
         "out: 0 pictures, 3 were done before; faces: none\n",
     )
@@ -314,18 +314,39 @@ def test_a_folder_of_pictures_goes_on_where_it_was(dtir, portrait, blank):
 def test_a_folder_of_pictures_is_done_again_where_more_is_to_be_hidden(dtir, portrait):
     Path("in").mkdir()
     write_picture("in/a.png", portrait)
-    assert dtir("run", "in", "--to", "out")[0] == 0
-    code, out, _ = dtir("run", "in", "--to", "out", "--surround", "blank")
+    assert dtir("run", "in", "--to", "out/")[0] == 0
+    code, out, _ = dtir("run", "in", "--to", "out/", "--surround", "blank")
     assert code == 0
     assert out.startswith("out: 1 pictures; faces: ")
     assert (read_picture("out/a.png")[-20:] == 128).all()
+
+
+@pytest.mark.parametrize(
+    "target", ["window", "camera", "camera:/dev/video9", "-", "http://localhost:8080/", "out"]
+)
+def test_pictures_go_to_no_other_sink(dtir, portrait, target):
+    write_picture("p.png", portrait)
+    code, _, err = dtir("run", "p.png", "--to", target)
+    assert code == 2
+    assert "pictures go to one folder" in one_error_line(err)
+    assert names(".") == ["p.png"]
+    Path("window").mkdir()
+    assert dtir("run", "p.png", "--to", "window")[0] == 2
+
+
+@pytest.mark.parametrize("target", ["safe.v2/", "there.v2"])
+def test_a_folder_with_a_dot(dtir, portrait, target):
+    Path("there.v2").mkdir()
+    write_picture("p.png", portrait)
+    assert dtir("run", "p.png", "--to", target)[0] == 0
+    assert names(target) == ["p.json", "p.png"]
 
 
 def test_a_folder_with_a_broken_picture_to_a_folder(dtir, portrait):
     Path("in").mkdir()
     write_picture("in/a.png", portrait)
     Path("in/b.jpg").write_bytes(b"broken")
-    code, _, err = dtir("run", "in", "--to", "out")
+    code, _, err = dtir("run", "in", "--to", "out/")
     assert code == 1
     assert "in/b.jpg" in err
     assert err.endswith("dtir: 1 of 2 files could not be read\n")
@@ -337,7 +358,7 @@ def test_a_full_disk_ends_a_batch(dtir, portrait):
     Path("in").mkdir()
     for name in "abcdef":
         cv2.imwrite(f"in/{name}.png", portrait)
-    code, _, err = dtir("run", "in", "--to", "out")
+    code, _, err = dtir("run", "in", "--to", "out/")
     assert code == 2
     assert "no space left" in one_error_line(err)
 

@@ -16,6 +16,7 @@ from dtir_sdk.jobs.streams import run_stream
 from dtir_sdk.jobs.targets import targets_of
 from dtir_sdk.parties import Restorer
 from dtir_sdk.pipeline import Pipeline
+from dtir_sdk.sinks import names_folder
 from dtir_sdk.sources import find_sources, is_video
 
 __all__ = ["DONE", "NO_FACE", "SOME_FAILED", "Job", "run_job"]
@@ -71,8 +72,10 @@ def _pipeline(job: Job, bundle: Bundle) -> Pipeline:
 
 
 def _pictures_to_folder(job: Job, paths: tuple[Path, ...]) -> int:
-    if len(job.to) != 1 or job.show or Path(job.to[0]).suffix:
-        raise ConfigurationError("pictures go to one folder: --to out/")
+    if len(job.to) != 1 or job.show or not names_folder(job.to[0]):
+        raise ConfigurationError(
+            "pictures go to one folder, named with a / at its end where it is new: --to out/"
+        )
     with _pipeline(job, Bundle.open(job.bundle)) as pipeline:
         return run_batch(pipeline, paths, Path(job.to[0]))
 

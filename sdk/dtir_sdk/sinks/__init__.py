@@ -15,8 +15,10 @@ from dtir_sdk.errors import ConfigurationError, OutputError
 from dtir_sdk.sinks.base import Origin, Sink
 from dtir_sdk.sinks.callback import CallbackSink
 
-__all__ = ["CallbackSink", "Origin", "Sink", "open_sink"]
+__all__ = ["CallbackSink", "Origin", "Sink", "names_folder", "open_sink"]
 
+_WEB = ("http", "https")
+_SLASHES = ("/", os.sep)
 _FILMS = (".mkv", ".mov", ".mp4", ".webm")
 _TARGETS = (
     "window, camera, camera:/dev/video9, film.mp4 (or .mkv, .mov, .webm), labels.jsonl, - for "
@@ -61,24 +63,32 @@ def open_sink(target: str, origin: Origin | None = None) -> Sink:
         from dtir_sdk.sinks.lines import StandardOutput
 
         return StandardOutput()
-    if kind in ("http", "https"):
+    if kind in _WEB:
         from dtir_sdk.sinks.web import WebPreview
 
         return WebPreview(target)
     return _open_files(target, origin)
 
 
+def names_folder(target: str) -> bool:
+    """Tells whether a target names a folder: it ends in a slash, or is one, and no other sink."""
+    if target == "-" or target.partition(":")[0] in ("window", "camera", *_WEB):
+        return False
+    return target.endswith(_SLASHES) or (
+        target != "" and "\0" not in target and Path(target).is_dir()
+    )
+
+
 def _open_files(target: str, origin: Origin) -> Sink:
     path = Path(target)
-    kind = path.suffix.lower()
-    ends_as_folder = target.endswith(("/", os.sep))
-    if kind == ".jsonl" and not ends_as_folder:
+    kind = "" if target.endswith(_SLASHES) else path.suffix.lower()
+    if kind == ".jsonl":
         from dtir_sdk.sinks.lines import LinesFile
 
         return LinesFile(path, origin)
-    if kind in _FILMS and not ends_as_folder:
+    if kind in _FILMS:
         return _open_film(path, origin)
-    if ends_as_folder or (target and "\0" not in target and path.is_dir()):
+    if names_folder(target):
         from dtir_sdk.sinks.folder import PictureFolder
 
         return PictureFolder(path / "%06d.png")
