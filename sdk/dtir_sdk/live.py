@@ -58,7 +58,8 @@ class Stream(Closing):
     an older one; of a file none is lost. An error of any part is raised to the one who iterates,
     after the results from before it.
 
-    For one taking thread; `pause`, `resume` and `close` may be called from any.
+    For one taking thread, which iterates or calls `run`; `pause`, `resume` and `close` may be
+    called from any.
 
     Args:
         session: fresh, for this stream alone.
@@ -72,6 +73,10 @@ class Stream(Closing):
         self._results: Handoff[Result] = Handoff(newest=source.live)
         self._shutter = threading.Condition()
         self._paused = self._closed = False
+        # Of the last call of `run`'s callback, and in which thread that is.
+        self._call_ended = threading.Event()
+        self._call_ended.set()
+        self._caller: threading.Thread | None = None
         self._moved = self._looked_after = -math.inf
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
         self._frames = 0
@@ -95,18 +100,34 @@ class Stream(Closing):
             StopIteration: the source has ended, or the stream was closed.
             DtirError: the source or an engine failed.
         """
-        while True:
-            try:
-                result = self._results.get()
-            except Closed:
-                self.close()
-                raise StopIteration from None
-            except BaseException:
-                self.close()
-                raise
+        while (result := self._take()) is not None:
             if self._may_show(result):
                 self._count(result)
                 return result
+        raise StopIteration
+
+    def run(self, callback: Callable[[Result], None]) -> None:
+        """Calls back with every result, one at a time in this thread, until the source ends.
+
+        Args:
+            callback: called with each; an error of its ends the run.
+
+        Raises:
+            DtirError: the source or an engine failed.
+            BaseException: what the callback raised.
+        """
+        self._caller = threading.current_thread()
+        while (result := self._take()) is not None:
+            # Who shuts the shutter after this check waits for the end of the call.
+            with self._shutter:
+                if not self._may_show(result):
+                    continue
+                self._call_ended = ended = threading.Event()
+            self._count(result)
+            try:
+                callback(result)
+            finally:
+                ended.set()
 
     def wait(self, timeout: float) -> bool:
         """Waits for a result, or the end, for at most so many seconds.
@@ -119,12 +140,24 @@ class Stream(Closing):
         """
         return self._results.wait(timeout)
 
-    def pause(self) -> None:
-        """Shuts the privacy shutter: once this returns, no picture from before is given any more.
+    def pause(self, timeout: float = 1.0) -> bool:
+        """Shuts the privacy shutter: what is taken after this returns is no picture from before.
 
-        A live source gives grey cards meanwhile; a file stands still.
+        A live source gives grey cards meanwhile; a file stands still. What another thread is just
+        taking by iterating may still be from before; `run` calls back with nothing from before
+        once this returns.
+
+        Args:
+            timeout: seconds to wait at most for the end of the callback that is under way.
+
+        Returns:
+            Whether none is under way any more. One that pauses its own run is not waited for, and
+            one that takes longer, as where it waits for the thread that pauses, is left to end.
         """
-        self._move_shutter(paused=True)
+        with self._shutter:
+            self._move_shutter(paused=True)
+            ended = self._call_ended
+        return ended.wait(0.0 if threading.current_thread() is self._caller else timeout)
 
     def resume(self) -> None:
         """Opens the shutter; of a live source only what is captured from now on is given."""
@@ -157,6 +190,17 @@ class Stream(Closing):
             self._paused = paused
             self._moved = perf_counter()
             self._shutter.notify_all()
+
+    def _take(self) -> Result | None:
+        """Waits for a result, which may be shown or not; None is the end."""
+        try:
+            return self._results.get()
+        except Closed:
+            self.close()
+            return None
+        except BaseException:
+            self.close()
+            raise
 
     def _may_show(self, result: Result) -> bool:
         with self._shutter:
@@ -262,9 +306,16 @@ class LiveRun:
         if threading.current_thread() is not self._thread:
             self.join()
 
-    def pause(self) -> None:
-        """Shuts the privacy shutter; see `Stream.pause`."""
-        self._stream.pause()
+    def pause(self, timeout: float = 1.0) -> bool:
+        """Shuts the privacy shutter: the callback gets nothing from before once this returns.
+
+        Args:
+            timeout: see `Stream.pause`.
+
+        Returns:
+            Whether no callback is under way any more; see `Stream.pause`.
+        """
+        return self._stream.pause(timeout)
 
     def resume(self) -> None:
         """Opens the privacy shutter; see `Stream.resume`."""
@@ -277,9 +328,8 @@ class LiveRun:
 
     def _run(self) -> None:
         try:
-            with self._stream as results:
-                for result in results:
-                    self._callback(result)
+            with self._stream as stream:
+                stream.run(self._callback)
         except BaseException as error:
             self._error = error
 

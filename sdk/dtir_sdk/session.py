@@ -75,8 +75,7 @@ class VideoSession:
     """Turns the frames of one video, in order, into results that are safe to show.
 
     Made by `Pipeline.video` and `stream`. For one thread at a time; many sessions may share a
-    pipeline.
-    `look` and `cover` are the two halves of a call, for two threads that overlap.
+    pipeline. `look` and `cover` are the two halves of a call, for two threads that overlap.
 
     Args:
         cascade: transfer generator and recognizer.

@@ -13,7 +13,8 @@ import pytest
 from dtir_sdk import Pipeline
 from dtir_sdk.capture import Captured, Source
 from dtir_sdk.errors import EngineError, SourceError
-from dtir_sdk.results import FrameStamp
+from dtir_sdk.live import Stream
+from dtir_sdk.results import FrameStamp, Result
 from dtir_sdk.session import Following
 
 
@@ -268,6 +269,70 @@ def test_a_run_can_be_waited_for_and_stopped(pipeline, driven, small):
     assert called.wait(60)
     run.stop()
     assert driven.closed.is_set()
+
+
+def test_no_callback_begins_with_a_picture_from_before_the_shutter(
+    pipeline, driven, small, monkeypatch
+):
+    """However long it takes from letting a result through to calling back with it."""
+    counting, may_count, paused = threading.Event(), threading.Event(), threading.Event()
+    count = Stream._count
+
+    def slowly(stream: Stream, result: Result) -> None:
+        counting.set()
+        assert may_count.wait(60)
+        count(stream, result)
+
+    monkeypatch.setattr(Stream, "_count", slowly)
+    after = []
+    run = pipeline.live(driven, lambda _: after.append(paused.is_set()))
+    driven.put(small)
+    assert counting.wait(60)
+    pausing = threading.Thread(target=lambda: paused.set() if run.pause(60) else None)
+    pausing.start()
+    assert not paused.wait(0.05)
+    may_count.set()
+    pausing.join(60)
+    assert paused.is_set()
+    assert after == [False]
+    run.stop()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_callback_may_pause_its_own_run(pipeline, small, live):
+    source, runs, faces = Driven(live), queue.Queue(), queue.Queue()
+
+    def once(result: Result) -> None:
+        faces.put(len(result.faces))
+        if result.stamp.number == 0:
+            assert not runs.get().pause(60)
+
+    with pipeline.live(source, once) as run:
+        runs.put(run)
+        source.put(small)
+        assert faces.get(timeout=60) == 1
+        assert run.pause(60)
+        source.put(small)
+        if live:
+            assert faces.get(timeout=60) == 0
+        run.resume()
+        source.put(small)
+        assert faces.get(timeout=60) == 1
+
+
+def test_a_callback_that_waits_for_who_pauses_is_not_waited_for_long(pipeline, driven, small):
+    called, paused = threading.Event(), threading.Event()
+
+    def wait(_: Result) -> None:
+        called.set()
+        assert paused.wait(60)
+
+    with pipeline.live(driven, wait) as run:
+        driven.put(small)
+        assert called.wait(60)
+        assert not run.pause(0.05)
+        paused.set()
+        assert run.pause(60)
 
 
 def test_a_callback_may_stop_its_own_run(pipeline, small):
