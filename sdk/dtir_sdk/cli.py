@@ -1,6 +1,7 @@
 """The `dtir` command.
 
-Exit codes: 0 done; 1 some files failed, or stdout was closed; 2 error; 3 no face; 130 Ctrl-C.
+Exit codes: 0 done; 1 some files failed, or stdout was closed; 2 error; 3 a file held no face;
+130 Ctrl-C.
 """
 
 from __future__ import annotations

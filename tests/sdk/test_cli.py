@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from dtir_sdk import benchmark, cli
@@ -293,10 +294,13 @@ def test_a_folder_of_pictures_goes_on_where_it_was(dtir, portrait, blank):
     for name, picture in {"a": portrait, "b": portrait[:, ::-1], "c": blank}.items():
         write_picture(f"in/{name}.png", np.ascontiguousarray(picture))
     code, out, err = dtir("run", "in", "--to", "out/")
-    assert (code, err) == (0, "")
+    assert (code, err) == (3, "dtir: no face was found in 1 of 3 pictures\n")
     assert out.startswith("out: 3 pictures; faces: ")
+    faces = out.partition("faces: ")[2]
+    assert faces != "none\n"
     assert names("out") == ["a.json", "a.png", "b.json", "b.png", "c.json", "c.png"]
-    assert json.loads(Path("out/a.json").read_text())["source"] == "in/a.png"
+    document = json.loads(Path("out/a.json").read_text())
+    assert (document["source"], document["safe"]) == (str(Path("in/a.png").resolve()), "a.png")
     assert read_picture("out/c.png").min() >= 128
     before = Path("out/b.png").stat().st_mtime_ns
     Path("out/a.json").write_text("{ cut sh")
@@ -305,9 +309,10 @@ def test_a_folder_of_pictures_goes_on_where_it_was(dtir, portrait, blank):
     os.utime("in/b.png")
     assert dtir("run", "in", "--to", "out/")[1].startswith("out: 1 pictures, 2 were done before")
     assert Path("out/b.png").stat().st_mtime_ns > before
-    assert dtir("run", "in", "--to", "out/")[:2] == (
-        0,
-        "out: 0 pictures, 3 were done before; faces: none\n",
+    assert dtir("run", "in", "--to", "out/") == (
+        3,
+        f"out: 0 pictures, 3 were done before; faces: {faces}",
+        err,
     )
 
 
@@ -319,6 +324,75 @@ def test_a_folder_of_pictures_is_done_again_where_more_is_to_be_hidden(dtir, por
     assert code == 0
     assert out.startswith("out: 1 pictures; faces: ")
     assert (read_picture("out/a.png")[-20:] == 128).all()
+
+
+def test_pictures_of_the_same_name_from_elsewhere(dtir, portrait):
+    for folder in "AB":
+        Path(folder).mkdir()
+        write_picture(f"{folder}/p.png", portrait)
+    assert dtir("run", "A", "--to", "out/")[0] == 0
+    before = Path("out/p.png").stat().st_mtime_ns
+    code, out, err = dtir("run", "B", "--to", "out/")
+    assert (code, out) == (2, "")
+    assert f"out/p is taken by the results of {Path('A/p.png').resolve()}" in one_error_line(err)
+    assert Path("out/p.png").stat().st_mtime_ns == before
+
+
+def test_a_picture_keeps_its_results_where_others_come_or_go(dtir, portrait, blank):
+    Path("in").mkdir()
+    write_picture("in/a.jpg", portrait)
+    assert dtir("run", "in", "--to", "out/")[0] == 0
+    write_picture("in/a.bmp", blank)
+    code, out, _ = dtir("run", "in", "--to", "out/")
+    assert (code, out[:39]) == (3, "out: 1 pictures, 1 were done before; fa")
+    assert names("out") == ["a.bmp.json", "a.bmp.png", "a.json", "a.png"]
+    assert read_picture("out/a.png").shape == portrait.shape
+    assert read_picture("out/a.bmp.png").shape == blank.shape
+    Path("in/a.jpg").unlink()
+    assert dtir("run", "in", "--to", "out/")[1].startswith("out: 0 pictures, 1 were done before")
+
+
+def test_a_bundle_of_the_same_name_with_other_graphs(new_bundle, tiny, portrait, capsys):
+    Path("in").mkdir()
+    write_picture("in/a.png", portrait)
+    upright = tiny.model(
+        [onnx.helper.make_node("Identity", ["image"], ["transferred"])],
+        [tiny.picture_value("image")],
+        [tiny.picture_value("transferred")],
+    )
+    pictures = []
+    for transfer in (tiny.graphs["transfer"], (upright, "fp32")):
+        models = {"transfer": transfer, "recognizer": tiny.graphs["recognizer"]}
+        folder = new_bundle(models=models).folder
+        assert cli.main(["run", "in", "--to", "out/", "--bundle", str(folder)]) == 0
+        assert capsys.readouterr().out.startswith("out: 1 pictures; faces: ")
+        pictures.append(read_picture("out/a.png"))
+    assert (pictures[0] != pictures[1]).any()
+
+
+def test_a_folder_that_holds_side_by_side_pictures(dtir, portrait):
+    """A picture with the photo is not taken for one that was made safe before."""
+    Path("in").mkdir()
+    write_picture("in/a.png", portrait)
+    assert dtir("run", "in", "--output", "out")[0] == 0
+    assert dtir("run", "in", "--to", "out/")[1].startswith("out: 1 pictures; faces: ")
+    assert (read_picture("out/a.png") == read_picture("out/a_safe.png")).all()
+
+
+def test_no_photo_in_a_picture_that_is_named_as_safe(dtir, portrait):
+    Path("in").mkdir()
+    for name in ("p", "p_safe"):
+        write_picture(f"in/{name}.jpg", portrait)
+    assert dtir("run", "in", "--output", "out")[0] == 0
+    stems = ("p", "p_safe.jpg")
+    assert names("out") == sorted(
+        f"{stem}{end}" for stem in stems for end in (".json", ".png", "_safe.png")
+    )
+    for stem in stems:
+        assert read_picture(f"out/{stem}_safe.png").shape == portrait.shape
+    before = Path("out/p_safe.png").read_bytes()
+    assert dtir("run", "in/p_safe.jpg", "--output", "out")[0] == 0
+    assert Path("out/p_safe.png").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -340,6 +414,19 @@ def test_a_folder_with_a_dot(dtir, portrait, target):
     write_picture("p.png", portrait)
     assert dtir("run", "p.png", "--to", target)[0] == 0
     assert names(target) == ["p.json", "p.png"]
+
+
+def test_a_folder_of_pictures_that_was_interrupted_while_it_was_done_again(dtir, portrait):
+    """The safe picture is new already, and the document still tells of the old one."""
+    write_picture("a.png", portrait)
+    assert dtir("run", "a.png", "--to", "out/", "--surround", "blank")[0] == 0
+    document = Path("out/a.json").stat()
+    assert dtir("run", "a.png", "--to", "kept/")[0] == 0
+    Path("kept/a.png").replace("out/a.png")
+    os.utime("out/a.png", ns=(document.st_atime_ns, document.st_mtime_ns + 1))
+    _, out, _ = dtir("run", "a.png", "--to", "out/", "--surround", "blank")
+    assert out.startswith("out: 1 pictures; faces: ")
+    assert (read_picture("out/a.png")[-20:] == 128).all()
 
 
 def test_a_folder_with_a_broken_picture_to_a_folder(dtir, portrait):

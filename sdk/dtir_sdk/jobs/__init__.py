@@ -10,7 +10,7 @@ from dtir_sdk.bundle import Bundle
 from dtir_sdk.capture.opening import names_live
 from dtir_sdk.errors import ConfigurationError, PictureError
 from dtir_sdk.jobs.batch import run_batch
-from dtir_sdk.jobs.pictures import PictureJob
+from dtir_sdk.jobs.pictures import ENDINGS, PictureJob
 from dtir_sdk.jobs.settings import DONE, NO_FACE, SOME_FAILED, Job
 from dtir_sdk.jobs.streams import run_stream
 from dtir_sdk.jobs.targets import targets_of
@@ -21,6 +21,9 @@ from dtir_sdk.sources import find_sources, is_video
 
 __all__ = ["DONE", "NO_FACE", "SOME_FAILED", "Job", "run_job"]
 
+# The film, the lines, and what they are called where the run was not whole.
+_VIDEO_ENDINGS = (".mp4", ".jsonl", ".partial.mp4", ".partial.jsonl")
+
 
 def run_job(job: Job) -> int:
     """Does a job, and says on stdout what it found.
@@ -30,7 +33,8 @@ def run_job(job: Job) -> int:
     cannot be read in a folder is told on stderr, and the others are done.
 
     Returns:
-        0 when done, 1 where some of the files could not be read, 3 where a file held no face.
+        0 when done, 1 where some of the files could not be read, 3 where a file held no face,
+        now or when it was done before.
 
     Raises:
         DtirError: the only source cannot be read, or the bundle or the engine cannot be used, or
@@ -81,7 +85,8 @@ def _pictures_to_folder(job: Job, paths: tuple[Path, ...]) -> int:
 
 
 def _into_output(job: Job, paths: tuple[Path, ...]) -> int:
-    targets = targets_of(paths, job.output or Path("dtir-output"))
+    endings = {path: _VIDEO_ENDINGS if is_video(path) else ENDINGS for path in paths}
+    targets = targets_of(endings, job.output or Path("dtir-output"))
     failed: list[Path] = []
     faceless = False
     with ExitStack() as stack:

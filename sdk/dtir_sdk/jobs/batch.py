@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from dtir_sdk.errors import PictureError
 from dtir_sdk.files import write_atomically
-from dtir_sdk.jobs.documents import document_of, origin_of
+from dtir_sdk.jobs.documents import document_of, labels_in, origin_of, source_in
 from dtir_sdk.jobs.settings import DONE, NO_FACE, SOME_FAILED
 from dtir_sdk.jobs.targets import targets_of
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.pipeline import Pipeline
-from dtir_sdk.results import Result
 from dtir_sdk.terminal import progress_bar
+
+_PICTURE, _DOCUMENT = ".png", ".json"
 
 
 @dataclass(frozen=True)
@@ -31,31 +31,34 @@ class _Task:
     picture: Path
     document: Path
 
-    def is_done(self, origin: dict[str, Any]) -> bool:
-        """Whether both results are there, newer than the picture, and of the same origin."""
+    def labels_before(self, pipeline: Pipeline) -> list[str] | None:
+        """The faces' labels where the picture was done before, and would become the same again."""
         try:
-            newest = self.source.stat().st_mtime_ns
-            if min(self.picture.stat().st_mtime_ns, self.document.stat().st_mtime_ns) < newest:
-                return False
-            written = json.loads(self.document.read_bytes())
-        except (OSError, ValueError):
-            return False
-        return isinstance(written, dict) and origin.items() <= written.items()
+            written = [
+                path.stat().st_mtime_ns for path in (self.source, self.picture, self.document)
+            ]
+        except OSError:
+            return None
+        # A document that is older than the safe picture tells of another one.
+        if written != sorted(written):
+            return None
+        return labels_in(self.document, origin_of(self.source, self.picture, pipeline))
 
-    def run(self, pipeline: Pipeline) -> Result:
+    def run(self, pipeline: Pipeline) -> list[str]:
+        """Returns the faces' labels."""
         result = pipeline(read_picture(self.source))
         result.save(self.picture)
-        write_atomically(self.document, document_of(self.source, pipeline, result))
-        return result
+        write_atomically(self.document, document_of(self.source, self.picture, pipeline, result))
+        return [face.label for face in result.faces]
 
 
 def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
     """Writes NAME.png, safe to show, and NAME.json for every picture NAME.
 
     The pictures are read, searched and written by a thread a core. A run that was stopped goes on
-    where it was: a picture whose results are there and newer than itself, made with a bundle of
-    the same name and the same faces and surroundings, is passed over. One that cannot be read is
-    told on stderr.
+    where it was: a picture whose results are there and newer than itself, made of that very file
+    with the same graphs, faces and surroundings, is passed over. One that cannot be read is told
+    on stderr.
 
     Args:
         pipeline: to run the pictures through.
@@ -63,23 +66,29 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
         folder: where to; made where it is missing.
 
     Returns:
-        0 when done, 1 where some pictures could not be read, 3 where none held a face.
+        0 when done, 1 where some pictures could not be read, 3 where one held no face, now or
+        when it was done before.
 
     Raises:
         PictureError: the only picture cannot be read.
-        OutputError: a result cannot be written.
+        OutputError: a result cannot be written, or would take the place of another file's.
         EngineError: the engine failed.
     """
-    targets = targets_of(paths, folder)
+    targets = targets_of(
+        dict.fromkeys(paths, (_PICTURE, _DOCUMENT)),
+        folder,
+        lambda target: source_in(Path(f"{target}{_DOCUMENT}")),
+    )
     tasks = [
-        _Task(path, Path(f"{target}.png"), Path(f"{target}.json"))
+        _Task(path, Path(f"{target}{_PICTURE}"), Path(f"{target}{_DOCUMENT}"))
         for path, target in targets.items()
     ]
-    origin = origin_of(pipeline)
-    due = [task for task in tasks if not task.is_done(origin)]
-    labels: Counter[str] = Counter()
+    before = [task.labels_before(pipeline) for task in tasks]
+    due = [task for task, labels in zip(tasks, before, strict=True) if labels is None]
+    # Of every picture that is done, the labels of its faces.
+    found = [labels for labels in before if labels is not None]
     failed = 0
-    done = len(tasks) - len(due)
+    done = len(found)
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         progress_bar("pictures", len(tasks), done) as bar,
@@ -87,7 +96,7 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
         try:
             for future in as_completed([pool.submit(task.run, pipeline) for task in due]):
                 try:
-                    labels.update(face.label for face in future.result().faces)
+                    found.append(future.result())
                 except PictureError as error:
                     if len(paths) == 1:
                         raise
@@ -97,10 +106,14 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    found = ", ".join(f"{label} {count}" for label, count in sorted(labels.items()))
+    labels = sorted(Counter(chain.from_iterable(found)).items())
+    faces = ", ".join(f"{label} {count}" for label, count in labels)
     passed_over = f", {done} were done before" if done else ""
-    print(f"{folder}: {len(due) - failed} pictures{passed_over}; faces: {found or 'none'}")
+    print(f"{folder}: {len(due) - failed} pictures{passed_over}; faces: {faces or 'none'}")
+    faceless = sum(not labels for labels in found)
+    if faceless:
+        print(f"dtir: no face was found in {faceless} of {len(found)} pictures", file=sys.stderr)
     if failed:
         print(f"dtir: {failed} of {len(paths)} files could not be read", file=sys.stderr)
         return SOME_FAILED
-    return DONE if labels or not due else NO_FACE
+    return NO_FACE if faceless else DONE

@@ -10,21 +10,63 @@ from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.results import Result
 
 
-def origin_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Says what a result depends on beside the picture itself, in types that JSON knows."""
+def origin_of(source: Path, safe: Path, pipeline: Pipeline) -> dict[str, Any]:
+    """Says what a result depends on beside the picture's content, in types that JSON knows.
+
+    Args:
+        source: the picture.
+        safe: the picture that is safe to show.
+        pipeline: that it is made by.
+    """
+    manifest = pipeline.bundle.manifest
     return {
-        "bundle": pipeline.bundle.manifest.name,
+        "source": str(source.resolve()),
+        "safe": safe.name,
+        "bundle": manifest.name,
+        "graphs": {name: manifest.files[name].sha256 for name in ("transfer", "recognizer")},
+        "attribute": manifest.attribute,
+        "labels": list(manifest.labels),
         "options": {"faces": pipeline.faces, "surround": pipeline.surround},
     }
 
 
-def document_of(path: Path, pipeline: Pipeline, result: Result) -> bytes:
-    """Says what was made of a picture, by which bundle and engine, as indented JSON in UTF-8."""
+def document_of(source: Path, safe: Path, pipeline: Pipeline, result: Result) -> bytes:
+    """Says what was made of a picture, by which bundle and engine, as indented JSON in UTF-8.
+
+    Args:
+        source: the picture.
+        safe: the picture that is safe to show.
+        pipeline: that the result is from.
+        result: of the picture.
+    """
     document = {
-        "source": str(path),
-        **origin_of(pipeline),
-        "attribute": pipeline.bundle.manifest.attribute,
+        **origin_of(source, safe, pipeline),
         "engine": str(pipeline.engine),
         **result.to_dict(),
     }
     return f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode()
+
+
+def source_in(path: Path) -> Path | None:
+    """Returns the picture, resolved, that a document tells of; None where it is no document."""
+    source = _read(path).get("source")
+    return Path(source).resolve() if isinstance(source, str) else None
+
+
+def labels_in(path: Path, origin: dict[str, Any]) -> list[str] | None:
+    """Returns the labels of the faces in a document; None where it is none of this origin."""
+    document = _read(path)
+    if not origin.items() <= document.items():
+        return None
+    try:
+        return [str(face["label"]) for face in document["faces"]]
+    except (KeyError, TypeError):
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}

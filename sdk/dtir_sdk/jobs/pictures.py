@@ -14,10 +14,14 @@ from dtir_sdk.faces import alignment, crop_face
 from dtir_sdk.files import write_atomically
 from dtir_sdk.jobs.documents import document_of
 from dtir_sdk.jobs.settings import DONE, NO_FACE
+from dtir_sdk.jobs.targets import SAFE
 from dtir_sdk.parties import Restorer
 from dtir_sdk.pictures import Picture, read_picture, write_picture
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.results import Result
+
+ENDINGS = (".json", f"{SAFE}.png", ".png")
+"""Of the files that a picture gives: the document, the safe picture, and side by side."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,11 @@ class PictureJob:
             OutputError: a result cannot be written.
             EngineError: the engine failed.
         """
+        document, safe, sheet = (target.with_name(f"{target.name}{end}") for end in ENDINGS)
         frame = read_picture(path)
         result = self.pipeline(frame)
-        document = document_of(path, self.pipeline, result)
-        write_atomically(target.with_name(f"{target.name}.json"), document)
-        result.save(target.with_name(f"{target.name}_safe.png"))
+        write_atomically(document, document_of(path, safe, self.pipeline, result))
+        result.save(safe)
         for number, face in enumerate(result.faces, 1):
             x, y, width, height = face.box
             print(
@@ -69,7 +73,6 @@ class PictureJob:
         if not result.faces:
             print(f"dtir: {path}: no face was found", file=sys.stderr)
             return NO_FACE
-        sheet = target.with_name(f"{target.name}.png")
         write_picture(sheet, self._side_by_side(frame, result))
         print(f"{path}: wrote {sheet}")
         return DONE

@@ -2,42 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from dtir_sdk.errors import OutputError
 
-_ENDINGS = (".png", "_safe.png", ".mp4")
+SAFE = "_safe"
+"""At the end of the name of a picture that is safe to show, where another one may not be."""
 
 
-def targets_of(sources: Sequence[Path], folder: Path) -> dict[Path, Path]:
+def targets_of(
+    endings: Mapping[Path, Sequence[str]],
+    folder: Path,
+    holder_of: Callable[[Path], Path | None] = lambda _: None,
+) -> dict[Path, Path]:
     """Names a path without suffix for each source.
 
     Args:
-        sources: the files.
+        endings: for each source, what is put to its target to name the files of its results.
         folder: where the results go.
+        holder_of: tells which source, resolved, the results at a target were made of; None where
+            there are none. A source keeps the target that holds its results.
 
     Returns:
-        Source to target; no two targets are the same.
+        Source to target; no two sources have a file in common, and none is named as a safe
+        picture that is not.
 
     Raises:
-        OutputError: the folder is a file, or a result would take the place of a source.
+        OutputError: the folder is a file, or a result would take the place of a source, or of
+            the results of a file that is not among the sources.
     """
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file: name a folder with --output")
+        raise OutputError(f"{folder} is a file: name another folder")
+    own = {source.resolve() for source in endings}
     taken: set[str] = set()
-    own = {source.resolve() for source in sources}
     targets = {}
-    for source in sources:
-        name = source.stem if source.stem not in taken else source.name
-        number = 2
-        while name in taken:
-            name, number = f"{source.name}-{number}", number + 1
-        taken.add(name)
-        targets[source] = folder / name
-        for ending in _ENDINGS:
-            if (folder / f"{name}{ending}").resolve() in own:
+    for source, ends in endings.items():
+        for target in _candidates(source, folder, holder_of):
+            # On some systems P.png is p.png.
+            files = {f"{target.name}{ending}".casefold() for ending in ends}
+            misleading = f"{SAFE}.png" in ends and target.name.casefold().endswith(SAFE)
+            if misleading or files & taken:
+                continue
+            holder = holder_of(target)
+            if holder in (None, source.resolve()):
+                break
+            if holder not in own:
                 raise OutputError(
-                    f"{folder / name}{ending} would overwrite a source: name another folder"
+                    f"{target} is taken by the results of {holder}: name another folder for "
+                    f"{source}, or move them away"
                 )
+        taken |= files
+        targets[source] = target
+        for ending in ends:
+            if target.with_name(f"{target.name}{ending}").resolve() in own:
+                raise OutputError(f"{target}{ending} would overwrite a source: name another folder")
     return targets
+
+
+def _candidates(
+    source: Path, folder: Path, holder_of: Callable[[Path], Path | None]
+) -> Iterator[Path]:
+    usual = [folder / source.stem, folder / source.name]
+    # First the one that holds its results.
+    yield from sorted(usual, key=lambda target: holder_of(target) != source.resolve())
+    yield from (folder / f"{source.name}-{number}" for number in count(2))
