@@ -141,12 +141,13 @@ def cache(
     action: Positional[Literal["list", "clear"]],
     /,
 ) -> int:
-    """List or remove the engines that were built for this machine.
+    """List or remove what was built for this machine: engines, and compiled graphs.
 
     They lie in the system's place for caches, or where DTIR_CACHE says.
 
     Args:
-        action: list what is there, or clear it; what is missing is built anew when needed.
+        action: list the engines and say how much else is there, or clear it all; what is missing
+            is built anew when needed.
     """
     from dtir_sdk.engines.cache import EngineCache
     from dtir_sdk.engines.listing import clear_cache, list_cache

@@ -205,6 +205,10 @@ class EngineCache:
         found = (self._entry(path) for path in sidecars)
         return sorted((entry for entry in found if entry), key=lambda entry: -entry.used)
 
+    def notes(self) -> list[int]:
+        """Returns the bytes that each thing takes that `remember` keeps."""
+        return [_size(path) for path in self.folder.glob(f"*{_NOTE}")]
+
     def size(self) -> int:
         """Returns the bytes that everything in the cache takes."""
         return sum(_size(path) for path in self._own_files())

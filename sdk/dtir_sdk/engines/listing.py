@@ -9,14 +9,17 @@ from dtir_sdk.terminal import megabytes, table
 
 
 def list_cache(cache: EngineCache) -> str:
-    """Says what a cache holds, the last used first.
+    """Says what a cache holds: its engines, the last used first, and how much else there is.
 
     Raises:
         EngineError: the folder is another user's, open to others, or cannot be read.
     """
-    entries = cache.entries()
+    entries, notes = cache.entries(), cache.notes()
     total, largest = megabytes(cache.size()), megabytes(cache.largest)
-    summary = f"{cache.folder}: {total} of {largest}, {len(entries)} engines"
+    summary = (
+        f"{cache.folder}: {total} of {largest}, {len(entries)} engines, {len(notes)} compiled "
+        f"graphs, kernels and timings ({megabytes(sum(notes))})"
+    )
     if not entries:
         return summary
     rows = [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dtir_sdk import cli
 from dtir_sdk.engines import choose, load
+from dtir_sdk.engines.cache import EngineCache
 
 
 def test_list_and_clear(machine, transfer, cache_folder, capsys, monkeypatch):
@@ -18,6 +19,15 @@ def test_list_and_clear(machine, transfer, cache_folder, capsys, monkeypatch):
     assert list(cache_folder.glob("*.engine")) == []
     assert cli.main(["cache", "list"]) == 0
     assert "0.0 MB of 2147.5 MB, 0 engines" in capsys.readouterr().out
+
+
+def test_compiled_graphs_are_counted(cache_folder, capsys):
+    cache = EngineCache(cache_folder)
+    for name in ("transfer", "recognizer"):
+        cache.remember(name, bytes(500_000))
+    assert cli.main(["cache", "list"]) == 0
+    told = "1.0 MB of 2147.5 MB, 0 engines, 2 compiled graphs, kernels and timings (1.0 MB)"
+    assert told in capsys.readouterr().out
 
 
 def test_cache_that_is_not_there(cache_folder, capsys):
