@@ -21,6 +21,8 @@ from dtir_sdk.handoff import Closed, Handoff
 from dtir_sdk.results import Result, Timings
 from dtir_sdk.session import Look, VideoSession
 
+# How long a source that was closed may take to let go of the thread that reads it; seconds.
+_GRACE = 1.0
 # Latencies of this many frames are kept to tell the percentiles by.
 _REMEMBERED = 10_000
 
@@ -81,6 +83,8 @@ class Stream(Closing):
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
         self._frames = 0
         self._first = self._last = 0.0
+        # Held while the detector runs.
+        self._looking = threading.Lock()
         self._threads = [
             threading.Thread(target=self._look, name="dtir-look", daemon=True),
             threading.Thread(target=self._cover, name="dtir-cover", daemon=True),
@@ -173,16 +177,23 @@ class Stream(Closing):
         return Statistics(self._frames, dropped, rate, float(p50), float(p95))
 
     def close(self) -> None:
-        """Ends the threads and closes the source; may be called again, and while one waits."""
+        """Ends the threads and closes the source; may be called again, and while one waits.
+
+        An iterable that waits for its next frame cannot be woken: after a second, the thread that
+        reads it is left to end when the frame comes, which nobody looks at.
+        """
         with self._shutter:
             self._closed = True
             self._shutter.notify_all()
         self._looks.close()
         self._results.close()
         self.source.close()
-        for thread in self._threads:
+        for thread, longest in zip(self._threads, (_GRACE, None), strict=True):
             if thread.ident is not None:
-                thread.join()
+                thread.join(longest)
+        # Who was left does not look from now on, but might be at it still.
+        with self._looking:
+            pass
         atexit.unregister(self.close)
 
     def _move_shutter(self, paused: bool) -> None:
@@ -225,7 +236,9 @@ class Stream(Closing):
                 captured = next(frames, None)
                 if captured is None:
                     break
-                self._looks.put(self._looked_at(captured))
+                with self._looking:
+                    look = self._looked_at(captured)
+                self._looks.put(look)
             self._looks.finish()
         except Closed:
             self._looks.finish()
@@ -235,6 +248,8 @@ class Stream(Closing):
     def _looked_at(self, captured: Captured) -> Look | Result:
         live = self.source.live
         with self._shutter:
+            if self._closed:
+                raise Closed
             shut, moved = self._paused, self._moved
         if not (shut and live):
             # What a live source saw while the shutter was shut is not known.

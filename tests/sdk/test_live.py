@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from dtir_sdk import Pipeline
+from dtir_sdk import Pipeline, live
 from dtir_sdk.capture import Captured, Source
 from dtir_sdk.errors import EngineError, SourceError
+from dtir_sdk.faces import FaceFinder
 from dtir_sdk.live import Stream
 from dtir_sdk.results import FrameStamp, Result
 from dtir_sdk.session import Following
@@ -148,6 +149,34 @@ def test_closing_wakes_who_waits(pipeline, driven):
     assert ended.wait(60)
     thread.join(60)
     stream.close()
+
+
+def test_closing_does_not_wait_for_an_iterable_that_waits(pipeline, small, monkeypatch):
+    monkeypatch.setattr(live, "_GRACE", 0.05)
+    waits, comes = threading.Event(), threading.Event()
+
+    def frames():
+        yield small
+        waits.set()
+        assert comes.wait(60)
+        yield small
+
+    looked = []
+    monkeypatch.setattr(FaceFinder, "find", lambda *_: looked.append(waits.is_set()) or ())
+    stream = pipeline.stream(frames())
+    assert next(stream).faces == ()
+    assert waits.wait(60)
+    closing = threading.Thread(target=stream.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert list(stream) == []
+    # The thread that was left ends by itself, without a look.
+    comes.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("dtir-"):
+            thread.join(60)
+    assert looked == [False]
 
 
 def test_the_shutter_of_a_live_stream(pipeline, driven, small):

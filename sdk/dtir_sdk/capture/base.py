@@ -36,7 +36,8 @@ class Source(Closing):
 
     A live source gives the newest frame and drops those that nobody took in time; any other gives
     every frame. `close` may be called from any thread: it wakes a reader that waits, for which the
-    source has then ended. Close it, or use it in a `with` statement.
+    source has then ended; only an iterable that is not live cannot be woken. Close it, or use it in
+    a `with` statement.
 
     Attributes:
         name: what to call it in a message; of an address without user, password and query.
