@@ -50,7 +50,8 @@ class Pipeline(Closing):
             `Result.image` with grey.
         surround: what `Result.image` shows around the faces: the frame itself (`keep`), the frame
             blurred beyond recognition (`blur`), or grey (`blank`).
-        color: order of the channels of the frames taken and the pictures given.
+        color: order of the channels of the frames taken, alone or out of an iterable, and of the
+            pictures given.
         threads: CPU threads of the engines; None leaves it to them.
         confidence: least score of a face in [0, 1].
         mode: `latency` or `throughput`, see `Transfer`.
@@ -249,9 +250,9 @@ class Pipeline(Closing):
         Nobody is followed from one picture file to the next: each stands for itself.
 
         Args:
-            source: what `capture.Source.open` takes, or a source that it opened. Of a live one
-                the newest frame is taken and the others are dropped; of a file none is lost. It
-                is closed with the stream.
+            source: what `capture.Source.open` takes, the frames of an iterable in the pipeline's
+                colour order; or a source that it opened. Of a live one the newest frame is taken
+                and the others are dropped; of a file none is lost. It is closed with the stream.
             following: how faces are followed; None is the default.
 
         Returns:
@@ -265,7 +266,12 @@ class Pipeline(Closing):
         from dtir_sdk.capture import Source
         from dtir_sdk.live import Stream
 
-        opened = source if isinstance(source, Source) else Source.open(source)
+        if isinstance(source, Source):
+            opened = source
+        elif isinstance(source, (int, str, PathLike)):
+            opened = Source.open(source)
+        else:
+            opened = Source.open(source, color=self._color)
         return Stream(self._session(following, opened.continuous), opened)
 
     def live(

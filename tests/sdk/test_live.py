@@ -259,12 +259,21 @@ def test_closing_a_paused_file_ends_it(pipeline, small):
         assert not thread.is_alive()
 
 
-def test_rgb(bundle, small):
+def test_rgb(bundle, tmp_path, small):
+    """Arrays come in the pipeline's order, however they come; of what dtir reads it is known."""
+    path = tmp_path / "portrait.png"
+    cv2.imwrite(str(path), small)
+    swapped = small[..., ::-1]
     with Pipeline(bundle, color="rgb") as rgb, Pipeline(bundle) as bgr:
-        # What is read by OpenCV is BGR; the pictures given are what was asked for.
-        (one,) = rgb.stream([small])
-        (other,) = bgr.stream([small])
-    assert np.array_equal(one.image[..., ::-1], other.image)
+        (expected,) = bgr.stream([small])
+        sources = ([swapped], path, str(path), Source.open([small]))
+        live_one = Source.open([swapped], color="rgb", live=True)
+        given = [rgb.video()(swapped, 0.0)]
+        given += [result for source in (*sources, live_one) for result in rgb.stream(source)]
+    assert len(given) == 6
+    for result in given:
+        assert np.array_equal(result.image[..., ::-1], expected.image)
+        assert result.faces[0].label == expected.faces[0].label
 
 
 def test_callbacks(pipeline, small):

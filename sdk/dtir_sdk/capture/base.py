@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from dtir_sdk.closing import Closing
-from dtir_sdk.pictures import Picture
+from dtir_sdk.pictures import Color, Picture
 from dtir_sdk.results import FrameStamp
 
 Teller = Callable[[str], None]
@@ -72,6 +72,7 @@ class Source(Closing):
         width: int | None = None,
         height: int | None = None,
         rate: float | None = None,
+        color: Color = "bgr",
         timeout: float = 5.0,
         reconnects: int = 5,
         on_event: Teller | None = None,
@@ -82,15 +83,16 @@ class Source(Closing):
             uri: a camera's number (`0` or `"0"`) or device (`/dev/video0`); the address of a
                 stream (`rtsp://`, `http://`, `udp://`, ...); a video file; a picture, a folder or
                 a pattern such as `photos/*.jpg`, sorted by name, each picture a frame that stands
-                for itself (those of a film come as an iterable); `sample` for the
-                portrait that comes with dtir; or an iterable of frames, uint8 [H, W, 3]
-                BGR, which are copied.
+                for itself (those of a film come as an iterable); `sample` for the portrait that
+                comes with dtir; or an iterable of frames, uint8 [H, W, 3], which are copied.
             live: whether an iterable is live: it is then read in a thread of its own. None is what
                 the source is by nature: cameras and streams are live, all others are not.
             width: of a camera's frames, as a wish; what it gives instead is told to `on_event`.
             height: as `width`.
             rate: frames per second: a wish to a camera; for pictures and iterables that are not
                 live, what their times are counted by, 25 where it is None.
+            color: order of the channels of an iterable's frames. Whatever the source, what it gives
+                is BGR.
             timeout: seconds in which a camera or a stream must answer and give each frame, and an
                 iterable that is live. `close` may take as long where a device does not answer.
             reconnects: how often in a row a stream that stalls or breaks off is opened again,
@@ -129,6 +131,7 @@ class Source(Closing):
             width=width,
             height=height,
             rate=rate,
+            color=color,
             timeout=timeout,
             reconnects=reconnects,
             on_event=on_event,

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from dtir_sdk.capture.base import Captured, Source, Teller
-from dtir_sdk.pictures import Picture, check_picture, read_picture
+from dtir_sdk.pictures import Color, Picture, check_picture, read_picture, swap_colors
 from dtir_sdk.results import FrameStamp
 from dtir_sdk.videos import VideoReader
 
@@ -111,14 +111,17 @@ class IterableSource(Source):
     `close` stops the source before its next frame; it cannot wake an iterable that waits.
 
     Args:
-        frames: uint8 [H, W, 3] BGR each.
+        frames: uint8 [H, W, 3] each.
         rate: frames per second that their times are counted by; None is 25.
+        color: order of their channels.
     """
 
-    def __init__(self, frames: Iterable[Picture], rate: float | None = None) -> None:
+    def __init__(
+        self, frames: Iterable[Picture], rate: float | None = None, color: Color = "bgr"
+    ) -> None:
         length = len(frames) if isinstance(frames, Sized) else None
         super().__init__("the iterable of frames", rate=rate, length=length)
-        self._frames = own_frames(frames)
+        self._frames = own_frames(frames, color)
         self._number = 0
         self._closed = False
 
@@ -138,17 +141,22 @@ class IterableSource(Source):
         self._closed = True
 
 
-def own_frames(frames: Iterable[Picture]) -> Iterator[Picture]:
+def own_frames(frames: Iterable[Picture], color: Color = "bgr") -> Iterator[Picture]:
     """Checks arrays and copies them, since the giver may write to them again.
 
+    Args:
+        frames: uint8 [H, W, 3] each.
+        color: order of their channels.
+
     Yields:
-        uint8 [H, W, 3] each, contiguous.
+        uint8 [H, W, 3] BGR each, contiguous.
 
     Raises:
         PictureError: one is no such array.
     """
     for number, frame in enumerate(frames):
-        yield np.array(check_picture(frame, f"frame {number}"), order="C")
+        picture = check_picture(frame, f"frame {number}")
+        yield swap_colors(picture) if color == "rgb" else np.array(picture, order="C")
 
 
 def _counted(number: int, rate: float | None) -> FrameStamp:

@@ -11,10 +11,10 @@ from pathlib import Path
 from dtir_sdk.capture.addresses import SCHEMES, scheme_of, without_secrets
 from dtir_sdk.capture.base import Source, Teller
 from dtir_sdk.capture.devices import Camera, LiveFrames, NetworkStream, camera_name
-from dtir_sdk.capture.files import IterableSource, PictureSource, VideoSource
+from dtir_sdk.capture.files import IterableSource, PictureSource, VideoSource, own_frames
 from dtir_sdk.capture.live import LiveSource
 from dtir_sdk.errors import ConfigurationError, PictureError, SourceError
-from dtir_sdk.pictures import Picture
+from dtir_sdk.pictures import Color, Picture, check_color
 from dtir_sdk.sources import find_sources, is_video
 
 # Some systems take so long to start a camera; seconds.
@@ -31,12 +31,16 @@ def open_source(
     width: int | None,
     height: int | None,
     rate: float | None,
+    color: Color,
     timeout: float,
     reconnects: int,
     on_event: Teller | None,
 ) -> Source:
     """Opens a source; see `Source.open`."""
     _check_numbers(width, height, rate, timeout, reconnects)
+    check_color(color)
+    named = isinstance(uri, (int, str, PathLike))
+    _refuse(named and color != "bgr", "color is for iterables: of all else it is known")
     camera = _camera(uri)
     if camera is not None:
         _refuse(live is False, "a camera is live")
@@ -54,10 +58,12 @@ def open_source(
             f"a source is a camera's number, a name, or an iterable of frames, not {uri!r:.80}"
         )
     if not live:
-        return IterableSource(uri, rate)
+        return IterableSource(uri, rate, color)
     _refuse(rate is not None, "what is live has a rate of its own")
+    # `LiveFrames` takes BGR.
+    frames = uri if color == "bgr" else own_frames(uri, color)
     return LiveSource(
-        "the iterable of frames", lambda: LiveFrames(uri), timeout=timeout, on_event=on_event
+        "the iterable of frames", lambda: LiveFrames(frames), timeout=timeout, on_event=on_event
     )
 
 

@@ -150,6 +150,15 @@ def test_an_iterable(picture):
         assert len(list(source)) == 1
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_an_iterable_in_rgb(live):
+    frame = np.full((4, 6, 3), (1, 2, 3), np.uint8)
+    with Source.open([frame], color="rgb", live=live) as source:
+        (captured,) = source
+    assert captured.picture[0, 0].tolist() == [3, 2, 1]
+    assert captured.picture.flags.c_contiguous
+
+
 def test_an_array_of_frames():
     with Source.open(np.zeros((3, 4, 6, 3), np.uint8)) as source:
         assert source.length == 3
@@ -190,6 +199,9 @@ def test_a_live_iterables_own_error(picture):
         (True, {}, "not True"),
         (None, {}, "not None"),
         (1.5, {}, "not 1.5"),
+        (0, {"color": "rgb"}, "color is for iterables"),
+        ("sample", {"color": "rgb"}, "color is for iterables"),
+        ([], {"color": "cmyk"}, "color must be"),
         (0, {"width": 0}, "width must be more than 0"),
         (0, {"height": -1}, "height must be more than 0"),
         (0, {"rate": float("nan")}, "rate must be more than 0"),
