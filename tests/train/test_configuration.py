@@ -54,7 +54,7 @@ configurations = st.builds(
         epochs=st.floats(20, 100) | st.integers(20, 100),
         constant_epochs=st.floats(0, 20),
         settle_epochs=st.floats(0, 20),
-        batch_size=numbers,
+        batch_size=st.integers(2, 512),
         learning_rate=st.floats(1e-9, 1),
         discriminator_learning_rate=st.none() | st.floats(1e-9, 1),
         beta1=shares,
@@ -323,3 +323,9 @@ def test_a_domain_without_sources_is_refused(domain):
 def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(ConfigurationError, match="seed"):
         Configuration(seed=seed)
+
+
+def test_a_batch_too_small_for_batch_normalisation_is_refused():
+    with pytest.raises(ConfigurationError, match="take 2 pictures or more"):
+        Configuration(Networks(image_size=32), recipe=Recipe(batch_size=1))
+    Configuration(Networks(image_size=64), recipe=Recipe(batch_size=1))

@@ -209,6 +209,29 @@ def test_a_process_that_is_killed_ends_the_run_with_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("option", ["start-from", "teacher"])
+def test_machines_that_begin_with_other_weights_are_refused(
+    small, tmp_path, command, options, option
+):
+    """Two processes in folders of their own, as two machines with disks of their own."""
+    for rank in range(2):
+        fit(replace(small(steps=1), seed=rank), tmp_path / f"{rank}" / "before", OFTEN)
+    script = tmp_path / "script.py"
+    chosen = (
+        "import os\n\nfrom dtir_train.cli import main\n\nos.chdir(os.environ['RANK'])\nmain()\n"
+    )
+    script.write_text(chosen)
+    words = [*options(small(steps=2)), *WORDS, f"--{option}=before"]
+    done = replace(command, script=script, launcher=TORCHRUN).run(
+        "fit", "tiny", f"--run={tmp_path / 'run'}", *words
+    )
+    assert done.returncode
+    (line,) = told(done.stderr)
+    assert "the same" in line
+    assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_both_with_one_line(small, tmp_path, command, options):
     run = tmp_path / "run"
     words = [f"--run={run}", *options(small(steps=5000)), *WORDS, "--processes=2"]

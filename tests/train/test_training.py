@@ -7,12 +7,15 @@ import random
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
+from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train import building
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
@@ -81,22 +84,67 @@ def test_a_run_leaves_everything_in_its_folder(small, tmp_path):
     assert all(row[name] for row in rows for name in losses)
 
 
-def test_sample_grids_have_six_rows_of_eight(small, tmp_path):
+def test_sample_grids_have_seven_rows_of_eight(small, tmp_path):
     fit(small(steps=2), tmp_path, replace(OFTEN, validate_every=2))
     (sample,) = (tmp_path / "samples").iterdir()
     assert sample.name == "0000002.png"
-    assert cv2.imread(str(sample)).shape == (6 * 32, 8 * 32, 3)
+    assert cv2.imread(str(sample)).shape == (7 * 32, 8 * 32, 3)
 
 
 def test_a_small_batch_makes_a_narrow_grid(small, tmp_path):
     fit(small(steps=2, epochs=2 / 128, batch_size=4), tmp_path, OFTEN)
     (sample,) = (tmp_path / "samples").iterdir()
-    assert cv2.imread(str(sample)).shape == (6 * 32, 4 * 32, 3)
+    assert cv2.imread(str(sample)).shape == (7 * 32, 4 * 32, 3)
 
 
-def test_without_a_validation_split_the_training_pictures_are_looked_at(small, tmp_path):
+def test_without_a_validation_split_nothing_is_called_validation(small, tmp_path, capsys):
     fit(small(steps=1, data={"validation": 0.0}), tmp_path, OFTEN)
-    assert "validation_psnr" in (tmp_path / METRICS_NAME).read_text()
+    assert "validation" not in capsys.readouterr().out
+    assert "validation" not in (tmp_path / METRICS_NAME).read_text()
+    (sample,) = (tmp_path / "samples").iterdir()
+    assert cv2.imread(str(sample)).shape == (4 * 32, 8 * 32, 3)
+
+
+@pytest.fixture
+def faces(tmp_path) -> Path:
+    """Eight pictures with a face and one without, of two classes."""
+    for label in ("0", "1"):
+        (tmp_path / "faces" / label).mkdir(parents=True)
+        for number in range(8):
+            picture = tmp_path / "faces" / label / f"{number}.jpg"
+            picture.write_bytes(SAMPLE_PORTRAIT.read_bytes())
+    wall = np.full((90, 90, 3), 128, np.uint8)
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / "faces" / "1" / f"wall{number}.png"), wall)
+    return tmp_path / "faces"
+
+
+def test_pictures_without_a_face_are_told(small, faces, tmp_path, capsys):
+    data = {"secret": (str(faces),), "align": True, "validation": 0.0, "attribute": "male"}
+    configuration = small(data=data, batch_size=4, epochs=0.01)
+    left_out = len(load_secret(configuration.data, 32, "train").left_out)
+    assert left_out
+    expected = f"{faces}: no face found in {left_out} training pictures, which are left out"
+    assert dry_run(configuration, OFTEN)[0] == expected
+    fit(configuration, tmp_path / "run", OFTEN)
+    assert "which are left out" in capsys.readouterr().out
+
+
+def test_resuming_with_other_pictures_is_refused(small, faces, tmp_path):
+    data = {"secret": (str(faces),), "validation": 0.0, "attribute": "male"}
+    configuration = small(data=data, batch_size=4, epochs=0.01)
+    fit(configuration, tmp_path / "run", OFTEN)
+    trained_on = load_secret(configuration.data, 32, "train").names
+    Path(trained_on[0]).unlink()
+    with pytest.raises(DataError, match="trained on other pictures than are there now"):
+        resume(tmp_path / "run", OFTEN)
+
+
+def test_a_run_that_noted_no_pictures_goes_on(small, tmp_path):
+    """As written before checkpoints noted them."""
+    fit(small(steps=1), tmp_path, OFTEN)
+    save_checkpoint(replace(load_checkpoint(tmp_path), pictures=None), tmp_path / CHECKPOINT_NAME)
+    resume(tmp_path, OFTEN)
 
 
 @pytest.fixture(scope="module")
@@ -456,6 +504,18 @@ def test_a_dry_run_says_what_it_did_and_writes_nothing(small, tmp_path, monkeypa
     assert "total loss" in second
     assert third == "every parameter of the four networks has a finite gradient"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_begins_where_the_run_would(small, tmp_path):
+    nowhere = replace(small(), start_from=str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigurationError, match="nowhere: no checkpoint there"):
+        dry_run(nowhere, OFTEN)
+
+
+def test_a_dry_run_looks_at_the_validation_split(small, faces):
+    data = {"secret": (str(faces),), "validation": 1e-9, "attribute": "male"}
+    with pytest.raises(DataError, match=r"hold out more with --data\.validation"):
+        dry_run(small(data=data, batch_size=4), OFTEN)
 
 
 def test_a_dry_run_names_a_parameter_without_a_gradient(small, monkeypatch):

@@ -41,14 +41,16 @@ class Checkpoint:
         configuration: of the run.
         labels: names of the classes.
         step: steps done.
-        tensors: group ("transfer", "averaged/transfer", "optimizer/generators", ...) to name to
+        tensors: group ("transfer", "averaged/transfer", "optimizer/transfer", ...) to name to
             tensor, on the CPU.
+        pictures: SHA-256 of the training pictures' names and labels; None where it was not noted.
     """
 
     configuration: Configuration
     labels: tuple[str, ...]
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
+    pictures: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "labels": json.dumps(checkpoint.labels),
         "step": str(checkpoint.step),
     }
+    if checkpoint.pictures is not None:
+        metadata["pictures"] = checkpoint.pictures
     metadata["sha256"] = _sha256(tensors, metadata)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -141,7 +145,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     for key, tensor in stored.items():
         group, _, name = key.rpartition("/")
         tensors.setdefault(group, {})[name] = tensor
-    return Checkpoint(configuration, labels, step, tensors)
+    return Checkpoint(configuration, labels, step, tensors, metadata.get("pictures"))
 
 
 def _check_configuration(configuration: Configuration, folder: Path) -> None:

@@ -112,7 +112,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the secret training pictures.
-        constant_epochs: of these, passes before the learning rate falls linearly to 0.
+        constant_epochs: passes before the learning rate falls linearly to 0; it never falls where
+            they are as many as `epochs` or more.
         settle_epochs: of these, the last passes in which the transfer generator stands still at
             its averaged weights, while the recognizer and the restore generator learn from the
             very cartoons that will be shipped.
@@ -165,7 +166,7 @@ class Recipe:
             raise ConfigurationError(f"epochs is {self.epochs}: it must be above 0")
         if not (0 <= self.constant_epochs < math.inf and 0 <= self.settle_epochs <= self.epochs):
             raise ConfigurationError(
-                "constant_epochs and settle_epochs must be from 0 to epochs "
+                "constant_epochs must be 0 or more and settle_epochs from 0 to epochs "
                 f"({self.constant_epochs}, {self.settle_epochs}, {self.epochs})"
             )
         if self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
@@ -266,6 +267,12 @@ class Configuration:
             raise ConfigurationError(f"seed is {self.seed}: it must be from 0 to below 2^63")
         if self.teacher is None and self.distillation != Distillation():
             raise ConfigurationError("distillation is set, but there is no teacher: name one")
+        # The backbone ends in one place for each 32 pixels of the side.
+        if self.recipe.batch_size * math.ceil(self.networks.image_size / 32) ** 2 < 2:
+            raise ConfigurationError(
+                f"batch_size is 1 at an image_size of {self.networks.image_size}: the recognizer's "
+                "batch normalisation needs more than one value: take 2 pictures or more"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as JSON-ready values, with its format version."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -235,6 +236,14 @@ class System:
                 ) from error
             if name in self._averaged:
                 self._averaged[name].module.load_state_dict(network.state_dict())
+
+    def weights_sha256(self) -> str:
+        """Returns the SHA-256 of the networks' weights, in hexadecimal."""
+        digest = hashlib.sha256()
+        for network in self._plain.values():
+            for tensor in network.state_dict().values():
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def parameters_without_gradient(self) -> list[str]:
         """Names the parameters that the last step gave no gradient, or one that is not finite."""

@@ -122,6 +122,11 @@ def fit(configuration: Configuration, folder: Path, execution: Execution) -> Non
         return
     with _joined(configuration, execution) as (fabric, world):
         noted = world.together(lambda: _begin(folder, configuration, world.rank == 0))
+        if len(set(world.gather(noted.distillation.teacher_sha256))) > 1:
+            raise ConfigurationError(
+                f"teacher {noted.teacher}: not every process finds the same checkpoint there: it "
+                "must be the same on every machine"
+            )
         _train(noted, folder, execution, fabric, world)
 
 
@@ -139,19 +144,23 @@ def resume(folder: Path, execution: Execution) -> None:
 
 
 def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
-    """Does one step on real data and asserts that every parameter got a gradient.
+    """Does one step as a run would begin and asserts that every parameter got a gradient.
 
     Returns:
         Lines that say what was done; none where this is not the first of several processes.
 
     Raises:
         TrainingError: naming the parameters without a finite gradient.
+        ConfigurationError: where what the run is to start from cannot be used.
         DataError: where the data cannot be used.
     """
     if _launches(configuration, execution):
         return []
     with _joined(configuration, execution) as (fabric, world):
-        system, batches = _system(configuration, fabric, world, execution)
+        pictures = _load(configuration, world)
+        batches = pictures.batches
+        system = System(configuration, pictures.labels, fabric, execution.compiled)
+        world.together(lambda: _start(system))
         began = time.perf_counter()
         metrics = system.train_step(on_device(batches[0], fabric), 1e-6, settling=False)
         seconds = time.perf_counter() - began
@@ -161,6 +170,7 @@ def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
         schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
         total = _mean_over_processes(metrics, fabric)["total"]
         lines = [
+            *pictures.left_out,
             f"{batches.steps_an_epoch} steps an epoch, {schedule.steps} in all",
             f"one step took {seconds:.2f} s, total loss {total:.3f}",
             "every parameter of the four networks has a finite gradient",
@@ -206,14 +216,15 @@ def _begin(folder: Path, configuration: Configuration, first: bool) -> Configura
 def _train(
     configuration: Configuration, folder: Path, execution: Execution, fabric: Fabric, world: World
 ) -> None:
-    system, batches = _system(configuration, fabric, world, execution)
-    held_out = _validation_pictures(configuration, world)
+    pictures = _load(configuration, world)
+    batches, held_out = pictures.batches, pictures.held_out
+    system = System(configuration, pictures.labels, fabric, execution.compiled)
     checkpoint = folder / CHECKPOINT_NAME
-    world.together(lambda: _take_up(system, folder))
-    if len(set(world.gather(system.step))) > 1:
+    world.together(lambda: _take_up(system, folder, pictures.digest))
+    if world.size > 1 and len(set(world.gather((system.step, system.weights_sha256())))) > 1:
         raise ConfigurationError(
-            f"{checkpoint}: not every process finds the same checkpoint there: the run's folder "
-            "must be on a disk that all machines share"
+            f"{checkpoint}: not every process begins with the same weights: the run's folder must "
+            "be on a disk that all machines share, and what it starts from the same on every one"
         )
     schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
     first = world.rank == 0
@@ -222,6 +233,8 @@ def _train(
         _board(folder, system.step, first) as board,
         _progress(schedule.steps, system.step, first) as (bar, task),
     ):
+        for line in pictures.left_out if first else ():
+            bar.console.print(line)
         ahead = fabric.device.type != "cpu"
         for made in batches.prepared(system.step, schedule.steps, ahead=ahead):
             step, batch = system.step, on_device(made, fabric)
@@ -235,45 +248,76 @@ def _train(
                 values |= losses
                 bar.update(task, losses=_summary(values))
             if system.step % execution.validate_every == 0 or last:
-                measured = _validate(system, held_out, fabric, world)
-                values |= {
-                    "validation_accuracy": measured.accuracy,
-                    "validation_psnr": measured.psnr,
-                }
+                if held_out is not None:
+                    measured = _validate(system, held_out, fabric, world)
+                    values |= {
+                        "validation_accuracy": measured.accuracy,
+                        "validation_psnr": measured.psnr,
+                    }
+                    if first:
+                        bar.console.print(
+                            f"step {system.step}: validation accuracy {measured.accuracy:.2%}, "
+                            f"restored {measured.psnr:.2f} dB"
+                        )
                 if first:
-                    bar.console.print(
-                        f"step {system.step}: validation accuracy {measured.accuracy:.2%}, "
-                        f"restored {measured.psnr:.2f} dB"
-                    )
                     _save_samples(system, held_out, batch, fabric, folder)
             if values:
                 _record(log, board, system.step, values)
             if first and (system.step % execution.save_every == 0 or last):
-                _save(system, checkpoint)
+                _save(system, checkpoint, pictures.digest)
 
 
-def _take_up(system: System, folder: Path) -> None:
+def _take_up(system: System, folder: Path, digest: str) -> None:
     """Goes on from the run's checkpoint, or from what the run is to start from."""
     checkpoint = folder / CHECKPOINT_NAME
-    if checkpoint.is_file():
+    if not checkpoint.is_file():
+        _start(system)
+    else:
         saved = load_checkpoint(folder)
         if saved.labels != system.labels:
             raise ConfigurationError(
                 f"{checkpoint} reads {', '.join(saved.labels)}, the data has "
                 f"{', '.join(system.labels)}: put back the data that the run began with"
             )
+        if saved.pictures not in (None, digest):
+            raise DataError(
+                f"{checkpoint} was trained on other pictures than are there now: put back those "
+                "that the run began with, or begin a new run with --start-from"
+            )
         system.resume(saved)
-    elif system.configuration.start_from is not None:
-        system.start_from(load_checkpoint(Path(system.configuration.start_from)))
 
 
-def _system(
-    configuration: Configuration, fabric: Fabric, world: World, execution: Execution
-) -> tuple[System, Batches]:
+def _start(system: System) -> None:
+    start_from = system.configuration.start_from
+    if start_from is not None:
+        system.start_from(load_checkpoint(Path(start_from)))
+
+
+@dataclass(frozen=True)
+class _RunPictures:
+    """What a run is given to see.
+
+    Attributes:
+        batches: to train on.
+        labels: names of the classes.
+        held_out: the validation split; None where nothing is held out.
+        digest: SHA-256 of the training pictures' names and labels, in hexadecimal.
+        left_out: for each source with such pictures, a line on those without a face.
+    """
+
+    batches: Batches
+    labels: tuple[str, ...]
+    held_out: Pictures | None
+    digest: str
+    left_out: tuple[str, ...]
+
+
+def _load(configuration: Configuration, world: World) -> _RunPictures:
     size, seed = configuration.networks.image_size, configuration.seed
     secret = load_secret(configuration.data, size, "train", seed, world=world)
     target = load_target(configuration.data, size, "train", seed, world=world)
-    if len(set(world.gather(_digest(secret) + _digest(target)))) > 1:
+    digest = _digest(secret, target)
+    if len(set(world.gather(digest))) > 1:
         raise DataError(
             "the processes found different pictures: every machine needs the same files, under "
             "the same paths"
@@ -287,18 +331,23 @@ def _system(
         world.rank,
         world.size,
     )
-    return System(configuration, secret.label_names, fabric, execution.compiled), batches
+    held_out = None
+    if configuration.data.validation:
+        held_out = load_secret(configuration.data, size, "validation", seed, world=world)
+    left_out = tuple(_left_out(secret, configuration.data.secret))
+    return _RunPictures(batches, secret.label_names, held_out, digest, left_out)
 
 
-def _digest(pictures: Pictures) -> str:
-    named = zip(pictures.names, pictures.labels.tolist(), strict=True)
-    return hashlib.sha256(repr([*named]).encode()).hexdigest()
+def _digest(*domains: Pictures) -> str:
+    named = [[*zip(one.names, one.labels.tolist(), strict=True)] for one in domains]
+    return hashlib.sha256(repr(named).encode()).hexdigest()
 
 
-def _validation_pictures(configuration: Configuration, world: World) -> Pictures:
-    split = "validation" if configuration.data.validation else "train"
-    size = configuration.networks.image_size
-    return load_secret(configuration.data, size, split, configuration.seed, world=world)
+def _left_out(pictures: Pictures, sources: tuple[str, ...]) -> Iterator[str]:
+    for source in sources:
+        count = sum(name.startswith(f"{Path(source)}/") for name in pictures.left_out)
+        if count:
+            yield f"{source}: no face found in {count} training pictures, which are left out"
 
 
 def _mean_over_processes(metrics: StepMetrics, fabric: Fabric) -> dict[str, float]:
@@ -325,7 +374,7 @@ def _stop_unless_finite(losses: Mapping[str, float], step: int, checkpoint: Path
     )
 
 
-def _save(system: System, checkpoint: Path) -> None:
+def _save(system: System, checkpoint: Path, pictures: str) -> None:
     """Saves a checkpoint, but never one that could not go on: a loss is from before its update."""
     state = system.state()
     for group, tensors in state.tensors.items():
@@ -334,7 +383,7 @@ def _save(system: System, checkpoint: Path) -> None:
                 f"{group} is not finite after step {state.step}; {_kept(checkpoint)}: "
                 "lower the learning rate"
             )
-    save_checkpoint(state, checkpoint)
+    save_checkpoint(dataclasses.replace(state, pictures=pictures), checkpoint)
 
 
 def _kept(checkpoint: Path) -> str:
@@ -364,18 +413,22 @@ def _validate(system: System, pictures: Pictures, fabric: Fabric, world: World) 
 
 @torch.no_grad()
 def _save_samples(
-    system: System, pictures: Pictures, batch: Batch, fabric: Fabric, folder: Path
+    system: System, pictures: Pictures | None, batch: Batch, fabric: Fabric, folder: Path
 ) -> None:
-    """Rows: validation photos, cartoons, restored; a batch's photos, cartoons; target pictures."""
+    """Rows of photos, cartoons and restored, of the validation split and of a batch; targets."""
     transfer, restorer = system.averaged("transfer"), system.averaged("restorer")
-    spread = np.arange(0, len(pictures), max(1, len(pictures) // _GRID_COLUMNS))[:_GRID_COLUMNS]
-    photos, _ = fabric.to_device(photos_of(pictures, spread))
-    varied = batch.photos[:_GRID_COLUMNS]
-    with fabric.autocast():
-        cartoons, varied_cartoons = send(transfer(photos)), transfer(varied)
-        restored = restorer(cartoons)
-    width = min(map(len, (photos, varied, batch.targets)))
-    rows = [photos, cartoons, restored, varied, varied_cartoons, batch.targets]
+    shown = [batch.photos[:_GRID_COLUMNS]]
+    if pictures is not None:
+        spread = np.arange(0, len(pictures), max(1, len(pictures) // _GRID_COLUMNS))
+        photos, _ = fabric.to_device(photos_of(pictures, spread[:_GRID_COLUMNS]))
+        shown.insert(0, photos)
+    rows = []
+    for photos in shown:
+        with fabric.autocast():
+            cartoons = send(transfer(photos))
+            rows += [photos, cartoons, restorer(cartoons)]
+    rows.append(batch.targets)
+    width = min(_GRID_COLUMNS, *map(len, rows))
     save_grid([row[:width] for row in rows], folder / "samples" / f"{system.step:07d}.png")
 
 
