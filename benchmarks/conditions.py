@@ -7,15 +7,16 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dtir_sdk.conditions import commit_of, processor
 from dtir_sdk.files import write_atomically
 
-_PACKAGES = ("dtir", "numpy", "opencv-python-headless", "openvino")
+_PACKAGES = ("dtir", "numpy", "opencv-python-headless", "opencv-python", "openvino")
 
 
 def conditions() -> dict[str, object]:
@@ -28,8 +29,17 @@ def conditions() -> dict[str, object]:
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": versions_of(_PACKAGES),
     }
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those packages that are installed."""
+    versions = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def write_report(

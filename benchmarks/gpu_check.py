@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -153,7 +154,7 @@ def measure(chains: dict[str, Chain], batch: np.ndarray, rounds: int) -> dict[st
     walls: dict[str, list[float]] = {name: [] for name in chains}
     inside: dict[str, list[float]] = {name: [] for name in chains}
     for number in range(-max(10, rounds // 10), rounds):
-        for name, chain in chains.items():
+        for name, chain in random.sample(list(chains.items()), len(chains)):
             start = perf_counter()
             result = chain.infer(batch)
             wall = 1e3 * (perf_counter() - start)

@@ -15,6 +15,7 @@ Writes live.json and live.md into the output folder.
 
 from __future__ import annotations
 
+import random
 import statistics
 import subprocess
 import sys
@@ -185,7 +186,7 @@ def run_films(
         commands["deface"] = [deface.absolute(), film, "--output", "theirs.mp4"]
     times: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 1):
-        for name, command in commands.items():
+        for name, command in random.sample(list(commands.items()), len(commands)):
             start = perf_counter()
             subprocess.run(command, check=True, cwd=film.parent, capture_output=True)
             if number:

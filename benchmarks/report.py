@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from conditions import versions_of
 
 from dtir_sdk.files import write_atomically
 
@@ -25,13 +26,7 @@ def surroundings() -> dict[str, object]:
     `load` is how many threads were running or waiting on average over the last minute: above a
     tenth of the cores, other work was in the way.
     """
-    packages = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {"peers": packages, "card": _card(), "load": os.getloadavg()[0]}
+    return {"peers": versions_of(_PACKAGES), "card": _card(), "load": os.getloadavg()[0]}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

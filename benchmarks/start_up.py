@@ -1,21 +1,27 @@
 """Start-up of the SDK, each time in a new process: `python benchmarks/start_up.py`.
 
-Prints medians, in seconds, of importing `dtir_sdk` and of the way from a bare interpreter to the
-first result on the sample portrait; and the installed size of the environment, in MB, without
-pip and setuptools, which come with Python's venv.
+Measures importing `dtir_sdk` and the way from a bare interpreter to the first result on the sample
+portrait, in interleaved rounds; and the installed size of the environment, in MB, without pip and
+setuptools, which come with Python's venv. Needs dtir alone.
+
+Writes start_up.json and start_up.md.
 """
 
 from __future__ import annotations
 
+import argparse
+import random
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from time import perf_counter
 
-ROUNDS = 7
+from conditions import write_report
+
+BARE = "a bare interpreter"
 PROGRAMS = {
-    "a bare interpreter": "",
+    BARE: "",
     "import dtir_sdk": "import dtir_sdk",
     "first result": (
         "from dtir_sdk import Pipeline, read_picture\n"
@@ -44,18 +50,30 @@ def installed_size() -> float:
 
 
 def main() -> None:
-    """Measures in interleaved rounds, after one that does not count, and prints."""
+    """Measures in interleaved rounds, after one that does not count, and reports."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds")
+    results = Path(__file__).parent / "results"
+    parser.add_argument("--output", type=Path, default=results, help="folder for the report")
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be 1 or more")
     times: dict[str, list[float]] = {name: [] for name in PROGRAMS}
-    for number in range(ROUNDS + 1):
-        for name, program in PROGRAMS.items():
+    for number in range(arguments.rounds + 1):
+        for name, program in random.sample(list(PROGRAMS.items()), len(PROGRAMS)):
             taken = seconds(program)
             if number:
                 times[name].append(taken)
-    bare = statistics.median(times["a bare interpreter"])
+    bare = statistics.median(times[BARE])
+    lines = ["# Start-up", "", "| program | median s | worst s | over a bare interpreter, s |"]
+    lines.append("| --- | ---: | ---: | ---: |")
     for name, values in times.items():
         median = statistics.median(values)
-        print(f"{name}: {median:.3f} s ({median - bare:.3f} s over a bare interpreter)")
-    print(f"installed: {installed_size():.0f} MB beside pip and setuptools")
+        lines.append(f"| {name} | {median:.3f} | {max(values):.3f} | {median - bare:.3f} |")
+    size = installed_size()
+    lines += ["", f"Installed: {size:.0f} MB beside pip and setuptools."]
+    document = {"seconds": times, "installed_megabytes": size}
+    write_report(arguments.output, "start_up", document, lines)
 
 
 if __name__ == "__main__":

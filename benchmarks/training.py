@@ -126,12 +126,21 @@ class FirstLoop:
     """The loop that one would write at first; arguments as `OurLoop`.
 
     Args:
-        configuration: as `OurLoop`; its sources must be folders.
+        configuration: as `OurLoop`; its sources must be folders, its adversarial loss least
+            squares.
         workers: processes of each DataLoader.
+
+    Raises:
+        ConfigurationError: for another adversarial loss.
     """
 
     def __init__(self, configuration: Configuration, workers: int) -> None:
         sizes, recipe, data = configuration.networks, configuration.recipe, configuration.data
+        if recipe.adversarial_loss != "least-squares":
+            raise ConfigurationError(
+                f"the first loop has least squares only, and the recipe {recipe.adversarial_loss}: "
+                "name another preset"
+            )
         secret = [open_source(Path(path), data.attribute) for path in data.secret]
         labels = sorted({entry.label for source in secret for entry in source.entries})
         target = [open_source(Path(path), None) for path in data.target]
@@ -166,15 +175,16 @@ class FirstLoop:
         (judged / 2).backward()
         self._judges.step()
         restored = self._restorer(cartoons)
-        similarity = structural_similarity_index_measure(restored, photos, data_range=(-1.0, 1.0))
-        assert isinstance(similarity, Tensor)
         loss = (
             recipe.adversarial_weight * _called(self._discriminator(cartoons), 1.0)
             + recipe.recognition_weight
             * functional.cross_entropy(self._recognizer(cartoons), labels)
             + recipe.restoration_weight * functional.l1_loss(restored, photos)
-            + recipe.similarity_weight * (1 - similarity)
         )
+        if recipe.similarity_weight:
+            similar = structural_similarity_index_measure(restored, photos, data_range=(-1.0, 1.0))
+            assert isinstance(similar, Tensor)
+            loss = loss + recipe.similarity_weight * (1 - similar)
         self._generators.zero_grad()
         loss.backward()
         self._generators.step()

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conditions import versions_of
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -23,6 +25,18 @@ def run(name: str, *arguments: str, output: Path) -> tuple[int, dict]:
     assert report.is_file(), done.stderr
     assert (output / f"{name}.md").read_text() in done.stdout
     return done.returncode, json.loads(report.read_text())
+
+
+@pytest.mark.slow
+def test_start_up(tmp_path):
+    code, found = run("start_up", "--rounds", "1", output=tmp_path)
+    assert code == 0
+    assert [len(times) for times in found["seconds"].values()] == [1, 1, 1]
+    assert found["installed_megabytes"] > 100
+
+
+def test_versions_are_of_what_is_installed():
+    assert versions_of(("numpy", "no-such-package")) == {"numpy": np.__version__}
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 from interleaved import Spread
 from training import COMPILED, NAIVE, OURS, Row, compare, draw_pictures, lines
 
+from dtir_sdk.errors import ConfigurationError
 from dtir_train.configuration import PRESETS
 from dtir_train.datasets.sources import open_source
 
@@ -26,6 +27,15 @@ def test_drawings_are_sources(tmp_path):
     secret, target = draw_pictures(tmp_path, 32)
     assert {entry.label for entry in open_source(secret, "male").entries} == {"0", "1"}
     assert len(open_source(secret, None).entries) == len(open_source(target, None).entries) == 256
+
+
+def test_the_first_loop_refuses_a_loss_that_it_has_not(tmp_path):
+    secret, target = draw_pictures(tmp_path, 32)
+    paper = PRESETS["paper"]
+    data = dataclasses.replace(paper.data, secret=(str(secret),), target=(str(target),))
+    made = dataclasses.replace(paper, data=data)
+    with pytest.raises(ConfigurationError, match="least squares only, and the recipe cross-entro"):
+        compare(made, compiled=False, workers=0, rounds=1, steps=1)
 
 
 @pytest.mark.slow
