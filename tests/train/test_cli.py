@@ -53,6 +53,17 @@ def test_evaluating_no_bundle_is_one_line(refused, tmp_path):
     assert "is no bundle" in line
 
 
+@pytest.mark.parametrize(
+    ("command", "hint"), [("fit", True), ("resume", True), ("evaluate", False)]
+)
+def test_ctrl_c_says_how_to_go_on_where_one_can(refused, monkeypatch, command, hint):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dtir_train.cli._run", interrupted)
+    assert ("dtir-train resume" in refused(command, code=130)) == hint
+
+
 def test_fitting_into_a_run_is_one_line(refused, small, options, tmp_path):
     arguments = ["fit", "tiny", f"--run={tmp_path}", *options(small(steps=1))]
     main(arguments)

@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(str(error), error)
         sys.exit(FAILED)
     except KeyboardInterrupt as error:
-        _say("stopped; go on with `dtir-train resume RUN`", error)
+        words = sys.argv[1:] if arguments is None else arguments
+        trains = words[:1] != ["evaluate"]
+        _say("stopped; go on with `dtir-train resume RUN`" if trains else "stopped", error)
         sys.exit(INTERRUPTED)
 
 
