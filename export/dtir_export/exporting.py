@@ -22,7 +22,15 @@ from dtir_export.progress import Narrator
 from dtir_export.report import report_files, staged
 from dtir_export.tuning import tune
 from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
-from dtir_sdk.bundle import MAY_HOLD, Bundle, FilePrecision, ModelName, Role, write_bundle
+from dtir_sdk.bundle import (
+    MAY_HOLD,
+    Bundle,
+    FilePrecision,
+    ModelName,
+    Role,
+    check_replaceable,
+    write_bundle,
+)
 from dtir_sdk.errors import BundleError, ConfigurationError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.checkpoint import TrainedNetworks, load_trained
@@ -247,6 +255,7 @@ def _destination(
         count = _COUNTS[precision]
     if count < 1:
         raise ConfigurationError(f"count is {count}: it must be 1 or more")
+    check_replaceable(output)
     report_folder = report_folder or output.with_name(f"{output.resolve().name}-report")
     if report_folder.resolve().is_relative_to(output.resolve()):
         raise ConfigurationError(

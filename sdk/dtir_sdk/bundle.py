@@ -291,7 +291,8 @@ def write_bundle(
             more than that party may hold.
         OutputError: the folder cannot be written or holds something else.
     """
-    target = Path(folder).absolute()
+    # Of a link, what it leads to is replaced.
+    target = Path(folder).resolve()
     manifest = Manifest(
         name=name,
         image_size=image_size,
@@ -327,11 +328,8 @@ def write_bundle(
 
 
 def _replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target} is a file: name a folder for the bundle")
+    check_replaceable(target)
     occupied = target.is_dir() and any(target.iterdir())
-    if occupied:
-        _check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name[:80]}.", dir=target.parent) as work:
         fresh, former = Path(work) / "fresh", Path(work) / "former"
@@ -351,9 +349,21 @@ def _replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
             shutil.rmtree(former)
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Refuses a folder in which lies anything but a bundle's manifest and graphs."""
+def check_replaceable(folder: Path) -> None:
+    """Checks that `write_bundle` would write there, before the work of making a bundle.
+
+    Args:
+        folder: of the bundle; it need not exist.
+
+    Raises:
+        OutputError: it is a file, or holds anything but a bundle's manifest and graphs.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file: name a folder for the bundle")
     try:
+        names = {path.name: path.is_file() for path in folder.iterdir()} if folder.is_dir() else {}
+        if not names:
+            return
         manifest = Manifest.from_json((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
     except FileNotFoundError as error:
         raise OutputError(
@@ -361,10 +371,10 @@ def _check_replaceable(folder: Path) -> None:
         ) from error
     except BundleError as error:
         raise OutputError(f"{folder} holds no bundle ({error}): name another folder") from error
+    except OSError as error:
+        raise OutputError(f"{folder} could not be read: {reason(error)}") from error
     own = {MANIFEST, *(file.file for file in manifest.files.values())}
-    foreign = sorted(
-        path.name for path in folder.iterdir() if path.name not in own or not path.is_file()
-    )
+    foreign = sorted(name for name, is_file in names.items() if name not in own or not is_file)
     if foreign:
         raise OutputError(
             f"{folder} holds more than a bundle ({foreign[0]}): move that away, or name another "

@@ -291,6 +291,15 @@ def test_replaces_a_bundle(new_bundle, tiny, tmp_path):
     assert list(tmp_path.iterdir()) == [second.folder]
 
 
+def test_replaces_what_a_link_leads_to(new_bundle, tmp_path):
+    folder = new_bundle().folder
+    folder.rename(tmp_path / "real")
+    folder.symlink_to(tmp_path / "real")
+    new_bundle(name="second")
+    assert folder.is_symlink()
+    assert Bundle.open(tmp_path / "real").manifest.name == "second"
+
+
 def test_replaces_a_damaged_bundle(new_bundle):
     first = new_bundle()
     first.model_path("transfer").write_bytes(b"cut sh")
