@@ -66,10 +66,10 @@ def test_coverage(tmp_path):
 
 @pytest.mark.slow
 def test_coverage_sees_what_is_shown(tmp_path):
-    """With a look in every 30th frame only, a fast face gets out from under its cover."""
-    words = ("--settings", "fast", "--people", "1", "--frames", "60", "--detect-every", "30")
-    _, found = run("coverage", *words, output=tmp_path)
-    assert found["fast"]["uncovered"] > 10
+    """With a look every 0.25 s only, a very fast face gets out from under its cover."""
+    words = ("--settings", "very-fast", "--people", "1", "--rate", "60", "--frames", "60")
+    _, found = run("coverage", *words, "--detect-every", "60", output=tmp_path)
+    assert found["very-fast"]["uncovered"] > 10
 
 
 @pytest.mark.slow
