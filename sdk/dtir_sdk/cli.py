@@ -63,11 +63,11 @@ def run(  # noqa: D417, BundleFolder says what bundle is
         output: Folder for files without --to; dtir-output if none.
         engine: Engine to compute with; auto picks the best that works here.
         device: Device to compute on.
-        precision: Arithmetic; auto is bf16 on a CPU that has it.
+        precision: Arithmetic; auto is bf16 on a CPU that has it, and all that INT8 bundles take.
         faces: All faces, or the largest only (the others are covered with grey).
         surround: What is shown around the faces: the frame, a blur of it, or grey.
-        detect_every: Look for faces in every N-th frame of a video or a live source; between
-            looks, a face that is new is not covered.
+        detect_every: Look for faces in every N-th frame of a video or a live source, and 0.25 s
+            after the last look; between looks, a face that is new is not covered.
         hold: How long a face that is lost in a video or a live source stays covered.
         photo: Show the photo and the restored photo in NAME.png.
     """
@@ -117,7 +117,7 @@ def bench(  # noqa: D417, BundleFolder says what bundle is
         picture: A picture with a face; the sample portrait if none.
         engine: Engine to compute with; auto picks the best that works here.
         device: Device to compute on.
-        precision: Arithmetic; auto is bf16 on a CPU that has it.
+        precision: Arithmetic; auto is bf16 on a CPU that has it, and all that INT8 bundles take.
         rounds: How often to measure.
         json: File to write the figures to.
     """

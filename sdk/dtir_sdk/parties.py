@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import ClassVar, Self
@@ -99,8 +100,17 @@ class _Party(Closing):
         )
 
     def _infer(self, crops: Picture) -> Array:
-        try:
+        with self._named():
             return self._engine.infer(crops, swapped=self._color == "bgr")
+
+    def _check_open(self) -> None:
+        with self._named():
+            self._engine.check_open()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
         except EngineError as error:
             raise EngineError(f"{type(self).__name__}: {error}") from error
 
@@ -111,6 +121,7 @@ class _PictureParty(_Party):
     def __call__(self, pictures: Picture) -> Picture:
         crops = check_crops(pictures, self.bundle.manifest.image_size)
         if len(crops) == 0:
+            self._check_open()
             return crops.copy()
         return self._run(crops).reshape(pictures.shape)
 
@@ -251,5 +262,6 @@ class Recognizer(_Party):
         """
         crops = check_crops(pictures, self.bundle.manifest.image_size)
         if len(crops) == 0:
+            self._check_open()
             return np.zeros((0, len(self.bundle.manifest.labels)), np.float32)
         return self._run(crops)

@@ -110,12 +110,16 @@ def test_wrong_arrays(bundle, array):
         transfer(array)
 
 
-def test_used_after_close(bundle):
-    transfer = Transfer(bundle)
-    transfer.close()
-    transfer.close()
+@pytest.mark.parametrize("count", [0, 1])
+def test_used_after_close(bundle, count):
+    pictures = np.zeros((count, 32, 32, 3), np.uint8)
+    transfer, recognizer = Transfer(bundle), Recognizer(bundle)
+    for party in (transfer, transfer, recognizer):
+        party.close()
     with pytest.raises(EngineError, match=r"Transfer: used after close\(\)"):
-        transfer(np.zeros((32, 32, 3), np.uint8))
+        transfer(pictures)
+    with pytest.raises(EngineError, match=r"Recognizer: used after close\(\)"):
+        recognizer.probabilities(pictures)
 
 
 def test_wrong_signature_names_the_file(new_bundle, tiny):
