@@ -52,7 +52,7 @@ def summary(
     """Measure recognition, restoration and likeness of the cartoons on the test splits.
 
     Trains two classifiers beside the system, on the training splits: the same recognizer on
-    photos, for comparison, and one that tells cartoons from target pictures. About 40 minutes on
+    photos, for comparison, and one that tells cartoons from target pictures. About 20 minutes on
     two cores for 14,000 photos and `edge`; the picture shows photos, cartoons and restored photos.
 
     Args:

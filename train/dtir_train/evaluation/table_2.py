@@ -104,7 +104,7 @@ def table_2(
 
     The attribute is read by the system's own recognizer. Identities are read by two new networks
     of its size, one trained on the system's cartoons, one on the photos, in the same way. With
-    `edge` and two cores about 40 minutes for the attribute on 14,000 photos, and an hour and a
+    `edge` and two cores about 15 minutes for the attribute on 14,000 photos, and an hour and a
     half a repeat for 200 people; the picture is a bar chart.
 
     Args:
