@@ -7,13 +7,11 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from dtir_sdk.conditions import commit_of, processor
+from dtir_sdk.conditions import commit_of, processor, versions_of
 from dtir_sdk.files import write_atomically
 
 _PACKAGES = ("dtir", "numpy", "opencv-python-headless", "opencv-python", "openvino")
@@ -31,15 +29,6 @@ def conditions() -> dict[str, object]:
         "python": platform.python_version(),
         "packages": versions_of(_PACKAGES),
     }
-
-
-def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """Returns the versions of those packages that are installed."""
-    versions = {}
-    for name in packages:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
 
 
 def write_report(

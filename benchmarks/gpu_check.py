@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from dtir_sdk.bundle import Bundle
+from dtir_sdk.conditions import versions_of
 from dtir_sdk.engines import Chain, Choice, choose, load_chain, problems
 from dtir_sdk.engines.base import Problem
 from dtir_sdk.engines.tensorrt.cuda import look
@@ -55,7 +55,7 @@ def main() -> int:
     report: dict[str, Any] = {
         "gpu": asdict(gpu),
         "host": platform.platform(),
-        "packages": installed(),
+        "packages": versions_of(PACKAGES),
         "problems": {name: problem and str(problem) for name, problem in problems().items()},
         "tests": None if arguments.no_tests else run_tests(),
     }
@@ -82,17 +82,6 @@ def main() -> int:
     print(json.dumps(report, indent=2))
     passed = report["tests"] is None or report["tests"]["exit_code"] == 0
     return 0 if passed and all(each["passed"] for each in report["parity"].values()) else 1
-
-
-def installed() -> dict[str, str]:
-    """Versions of the packages that matter."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def run_tests() -> dict[str, Any]:

@@ -9,8 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conditions import versions_of
-
+from dtir_sdk.conditions import versions_of
 from dtir_sdk.files import write_atomically
 
 if TYPE_CHECKING:

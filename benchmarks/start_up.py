@@ -18,6 +18,7 @@ from pathlib import Path
 from time import perf_counter
 
 from conditions import write_report
+from report import RESULTS, table
 
 BARE = "a bare interpreter"
 PROGRAMS = {
@@ -53,8 +54,7 @@ def main() -> None:
     """Measures in interleaved rounds, after one that does not count, and reports."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds")
-    results = Path(__file__).parent / "results"
-    parser.add_argument("--output", type=Path, default=results, help="folder for the report")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the report")
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds must be 1 or more")
@@ -65,13 +65,18 @@ def main() -> None:
             if number:
                 times[name].append(taken)
     bare = statistics.median(times[BARE])
-    lines = ["# Start-up", "", "| program | median s | worst s | over a bare interpreter, s |"]
-    lines.append("| --- | ---: | ---: | ---: |")
+    rows = []
     for name, values in times.items():
         median = statistics.median(values)
-        lines.append(f"| {name} | {median:.3f} | {max(values):.3f} | {median - bare:.3f} |")
+        rows.append([name, *(f"{value:.3f}" for value in (median, max(values), median - bare))])
+    header = ["program", "median s", "worst s", "over a bare interpreter, s"]
     size = installed_size()
-    lines += ["", f"Installed: {size:.0f} MB beside pip and setuptools."]
+    lines = [
+        "# Start-up",
+        "",
+        *table(header, rows),
+        f"Installed: {size:.0f} MB beside pip and setuptools.",
+    ]
     document = {"seconds": times, "installed_megabytes": size}
     write_report(arguments.output, "start_up", document, lines)
 

@@ -1,9 +1,12 @@
-"""What a number is worth: the processor that gave it, and the commit of the source."""
+"""What a number is worth: the processor that gave it, the commit of the source, and versions."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -33,6 +36,15 @@ def commit_of(file: Path) -> str:
         return _git(file.parent, "describe", "--always", "--dirty=+")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those packages that are installed, in their order."""
+    versions = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 import dtir_sdk
 from dtir_sdk.bundle import Bundle
+from dtir_sdk.conditions import versions_of
 from dtir_sdk.engines import choose, problems
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.faces import CROPPED_BY
@@ -36,13 +36,7 @@ _PACKAGES = (
 
 def installed() -> dict[str, str]:
     """Returns the versions of the installed packages that matter to dtir."""
-    versions = {"dtir": dtir_sdk.__version__}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return {"dtir": dtir_sdk.__version__, **versions_of(_PACKAGES)}
 
 
 def describe(path: Path | None) -> tuple[str, bool]:

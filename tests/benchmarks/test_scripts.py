@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conditions import versions_of
+
+from dtir_sdk.conditions import versions_of
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -158,9 +158,18 @@ def _check_configuration(configuration: Configuration, folder: Path) -> None:
 
 def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Of all tensors, by name, and of the metadata but for the hash itself."""
-    digest = hashlib.sha256()
     described = {name: value for name, value in metadata.items() if name != "sha256"}
-    digest.update(json.dumps(described, sort_keys=True).encode())
+    return tensors_sha256(tensors, json.dumps(described, sort_keys=True).encode())
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], before: bytes = b"") -> str:
+    """Returns the SHA-256, in hexadecimal, of tensors with their names, types and shapes.
+
+    Args:
+        tensors: contiguous, on the CPU.
+        before: what is hashed first.
+    """
+    digest = hashlib.sha256(before)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

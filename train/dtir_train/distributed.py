@@ -65,6 +65,10 @@ class World:
             distributed.all_gather_object(values, value)
         return values
 
+    def agree(self, value: object) -> bool:
+        """Tells whether every process has the same value; all must call it."""
+        return len(set(self.gather(value))) == 1
+
     def together(self, work: Callable[[], _Result]) -> _Result:
         """Does what may fail in one process alone; all must call it.
 

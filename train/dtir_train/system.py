@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from dtir_train.averaging import averaged_copy
 from dtir_train.batch_norm import synchronize_batch_norm
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.channel import send
-from dtir_train.checkpoint import Checkpoint
+from dtir_train.checkpoint import Checkpoint, tensors_sha256
 from dtir_train.configuration import Configuration
 from dtir_train.datasets import Batch
 from dtir_train.datasets.draws import Draws
@@ -239,11 +238,13 @@ class System:
 
     def weights_sha256(self) -> str:
         """Returns the SHA-256 of the networks' weights, in hexadecimal."""
-        digest = hashlib.sha256()
-        for network in self._plain.values():
-            for tensor in network.state_dict().values():
-                digest.update(tensor.cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+        return tensors_sha256(
+            {
+                f"{name}/{key}": tensor.cpu().contiguous()
+                for name, network in self._plain.items()
+                for key, tensor in network.state_dict().items()
+            }
+        )
 
     def parameters_without_gradient(self) -> list[str]:
         """Names the parameters that the last step gave no gradient, or one that is not finite."""

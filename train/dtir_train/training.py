@@ -122,7 +122,7 @@ def fit(configuration: Configuration, folder: Path, execution: Execution) -> Non
         return
     with _joined(configuration, execution) as (fabric, world):
         noted = world.together(lambda: _begin(folder, configuration, world.rank == 0))
-        if len(set(world.gather(noted.distillation.teacher_sha256))) > 1:
+        if not world.agree(noted.distillation.teacher_sha256):
             raise ConfigurationError(
                 f"teacher {noted.teacher}: not every process finds the same checkpoint there: it "
                 "must be the same on every machine"
@@ -221,7 +221,7 @@ def _train(
     system = System(configuration, pictures.labels, fabric, execution.compiled)
     checkpoint = folder / CHECKPOINT_NAME
     world.together(lambda: _take_up(system, folder, pictures.digest))
-    if world.size > 1 and len(set(world.gather((system.step, system.weights_sha256())))) > 1:
+    if world.size > 1 and not world.agree((system.step, system.weights_sha256())):
         raise ConfigurationError(
             f"{checkpoint}: not every process begins with the same weights: the run's folder must "
             "be on a disk that all machines share, and what it starts from the same on every one"
@@ -317,7 +317,7 @@ def _load(configuration: Configuration, world: World) -> _RunPictures:
     secret = load_secret(configuration.data, size, "train", seed, world=world)
     target = load_target(configuration.data, size, "train", seed, world=world)
     digest = _digest(secret, target)
-    if len(set(world.gather(digest))) > 1:
+    if not world.agree(digest):
         raise DataError(
             "the processes found different pictures: every machine needs the same files, under "
             "the same paths"

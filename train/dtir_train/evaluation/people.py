@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dtir_sdk.errors import DataError
 from dtir_train.configuration import PresetName
 from dtir_train.datasets import Pictures, load_secret
-from dtir_train.datasets.sources import open_source
+from dtir_train.datasets.sources import Source, open_source
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts, subset
 from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
 from dtir_train.evaluation.grid import grid
@@ -148,7 +148,7 @@ def people(
             replace(data, secret=(unseen,)), opened.image_size, "test", original_size=original_size
         )
         check_labels(candidates, opened)
-        _check_folders(unseen, data.attribute, identity_column)
+        _with_people(unseen, data.attribute, identity_column)
         who = values_of(candidates.names, (unseen,), identity_column)
         known = [_trained_on(source, data.attribute, identity_column) for source in seen]
         excluded = sorted(frozenset[str]().union(*(one for one, _ in known if one is not None)))
@@ -268,13 +268,14 @@ def _measured(
     )
 
 
-def _check_folders(source: str, attribute: str, identity_column: str) -> None:
-    """Raises DataError where folders name the label, so that they cannot name the people."""
-    by_folder = open_source(Path(source), identity_column).labelled_by_folder
-    if by_folder and attribute.lower() != identity_column.lower():
+def _with_people(source: str, attribute: str, identity_column: str) -> Source:
+    """Opens a source; DataError where folders name the label, so that they cannot name people."""
+    opened = open_source(Path(source), identity_column)
+    if opened.labelled_by_folder and attribute.lower() != identity_column.lower():
         raise DataError(
             f"{source}: its folders name the label, and nothing says who is in the pictures"
         )
+    return opened
 
 
 def _trained_on(
@@ -282,8 +283,7 @@ def _trained_on(
 ) -> tuple[frozenset[str] | None, str | None]:
     """Names the people of a training split, or says why it cannot."""
     try:
-        _check_folders(source, attribute, identity_column)
-        entries = open_source(Path(source), identity_column).entries
+        entries = _with_people(source, attribute, identity_column).entries
     except DataError as error:
         return None, str(error)
     return frozenset(entry.label for entry in entries if entry.split == "train"), None
@@ -291,7 +291,7 @@ def _trained_on(
 
 def _people(source: str, test: Pictures, attribute: str, identity_column: str) -> int | None:
     try:
-        _check_folders(source, attribute, identity_column)
+        _with_people(source, attribute, identity_column)
         return len(set(values_of(test.names, (source,), identity_column)))
     except DataError:
         return None

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
-from dtir_sdk.conditions import commit_of, processor
+from dtir_sdk.conditions import commit_of, processor, versions_of
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.files import write_atomically
 from dtir_train.evaluation.systems import TrainedSystem
@@ -73,7 +72,7 @@ class Conditions:
             system=system.name,
             engine=system.engine,
             platform=platform.platform(terse=True),
-            versions=", ".join(_versions()),
+            versions=", ".join(" ".join(item) for item in versions_of(_PACKAGES).items()),
         )
 
 
@@ -180,13 +179,3 @@ def as_png(figure: Figure) -> bytes:
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()
-
-
-def _versions() -> list[str]:
-    found = []
-    for package in _PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return found

@@ -54,9 +54,7 @@ class TrainedSystem:
         Args:
             preset: whose sizes to take; None takes the run's own, and for a bundle those of `edge`.
         """
-        if preset is None and self.configuration is not None:
-            return self.configuration.networks
-        return replace(PRESETS[preset or "edge"].networks, image_size=self.image_size)
+        return replace(self._compared(preset).networks, image_size=self.image_size)
 
     def comparable_epochs(self, preset: PresetName | None) -> float:
         """Passes over the photos for networks that are trained to be compared with this system's.
@@ -64,9 +62,12 @@ class TrainedSystem:
         Args:
             preset: as for `comparable`.
         """
+        return self._compared(preset).recipe.epochs
+
+    def _compared(self, preset: PresetName | None) -> Configuration:
         if preset is None and self.configuration is not None:
-            return self.configuration.recipe.epochs
-        return PRESETS[preset or "edge"].recipe.epochs
+            return self.configuration
+        return PRESETS[preset or "edge"]
 
 
 @contextmanager
