@@ -40,12 +40,14 @@ def train_classifier(
     Args:
         networks: gives backbone and width.
         outputs: number of labels, or of attributes that are each there or not.
-        batch: step to pictures float32 [N, 3, S, S] in [-1, 1] and labels int64 [N], or [N, A].
+        batch: step to pictures float32 [N, 3, S, S] in [-1, 1] and labels int64 [N], or what else
+            the loss compares with.
         steps: how many.
         task: what the progress bar says.
         seed: of the weights.
         learning_rate: Adam's; constant for the first half, then linear to 0.
-        loss: of logits float32 [N, outputs] and labels: cross-entropy, or `attribute_loss`.
+        loss: of logits float32 [N, outputs] and labels: cross-entropy, `attribute_loss` for flags
+            int64 [N, A], or `losses.divergence` for a teacher's logits.
         start_from: a network of the same sizes whose weights, but for the last layer's, to start
             from; None starts from random ones.
 

@@ -24,7 +24,7 @@ from dtir_sdk.errors import ConfigurationError
 from dtir_train.channel import send
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
 from dtir_train.configuration import Configuration, Distillation
-from dtir_train.losses import dissimilarity_loss
+from dtir_train.losses import dissimilarity_loss, divergence
 from dtir_train.networks import Generator
 
 
@@ -203,7 +203,7 @@ def distillation_losses(
     matching = 0.5 * (missed[0] + missed[1])
     drawing = functional.l1_loss(cartoons, lesson.cartoons)
     drawing = drawing + dissimilarity_loss(cartoons, lesson.cartoons)
-    answers = _divergence(logits, lesson.logits, distillation.temperature)
+    answers = divergence(logits, lesson.logits, distillation.temperature)
     restoring = nothing
     if lesson.restored is not None:
         restoring = functional.l1_loss(restored, lesson.restored)
@@ -214,11 +214,6 @@ def distillation_losses(
         + distillation.restoration_weight * restoring
     )
     return DistillationLosses(matching, drawing, answers, restoring, total)
-
-
-def _divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    own, others = (functional.log_softmax(each / temperature, dim=1) for each in (logits, taught))
-    return temperature**2 * functional.kl_div(own, others, reduction="batchmean", log_target=True)
 
 
 def _sha256(teacher: str | Path) -> str:

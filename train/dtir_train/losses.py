@@ -146,6 +146,22 @@ def dissimilarity_loss(made: Tensor, wanted: Tensor) -> Tensor:
     return 1.0 - cast("Tensor", similarity)
 
 
+def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """How far answers are from a teacher's (Hinton et al., 2015).
+
+    Args:
+        logits: float32 [N, K].
+        taught: the teacher's, the same.
+        temperature: that softens both, above 0.
+
+    Returns:
+        The Kullback-Leibler divergence of the labels' probabilities, mean over pictures, times the
+        square of the temperature.
+    """
+    own, others = (functional.log_softmax(each / temperature, dim=1) for each in (logits, taught))
+    return temperature**2 * functional.kl_div(own, others, reduction="batchmean", log_target=True)
+
+
 def _called(scores: Tensor, real: bool, kind: AdversarialLoss) -> Tensor:
     """How far scores are from calling every patch real, or transferred."""
     if kind == "hinge":

@@ -7,8 +7,9 @@ import pytest
 
 from dtir_sdk.errors import ConfigurationError, DataError
 from dtir_train.cli import main
+from dtir_train.evaluation.identities import IdentityTraining
 from dtir_train.evaluation.subject import Subject
-from dtir_train.evaluation.table_2 import IdentityTraining, table_2
+from dtir_train.evaluation.table_2 import table_2
 
 
 def run(bundle, people, output, baseline_epochs=0.0, **identity) -> dict:
@@ -23,7 +24,7 @@ def run(bundle, people, output, baseline_epochs=0.0, **identity) -> dict:
 @pytest.fixture(scope="module")
 def measured(bundle, people, tmp_path_factory):
     output = tmp_path_factory.mktemp("table-2")
-    return run(bundle, people, output, 40, identity_epochs=40, repeats=2), output
+    return run(bundle, people, output, 40, identity_epochs=40, taught_epochs=20, repeats=2), output
 
 
 def test_the_attribute_is_read_by_the_system_and_from_photos(measured):
@@ -44,6 +45,22 @@ def test_identities_are_read_from_cartoons_and_from_photos(measured):
     assert task["recognition"]["accuracy"] > 0.8
     assert task["recognition"]["photo_accuracy"] > 0.8
     assert document["seeds"] == [0, 1]
+
+
+def test_the_one_on_cartoons_is_taught_by_the_one_on_photos(measured):
+    document, output = measured
+    alone, taught = document["tasks"][1:]
+    assert (taught["label"], taught["classes"]) == ("identity, taught", 4)
+    assert taught["recognition"]["accuracy"] > 0.8
+    assert taught["recognition"]["photo_accuracy"] == alone["recognition"]["photo_accuracy"]
+    assert document["taught_epochs"] == 20
+    assert "for 20 passes over the training photos" in (output / "table-2.md").read_text()
+
+
+def test_a_teacher_does_not_tell_what_cartoons_do_not_hold(blank_bundle, people, tmp_path):
+    tasks = run(blank_bundle, people, tmp_path, identity_epochs=20, taught_epochs=2)["tasks"]
+    assert tasks[2]["recognition"]["photo_accuracy"] > 0.5
+    assert tasks[2]["recognition"]["accuracy"] == 0.25
 
 
 def test_nothing_is_read_from_cartoons_without_content(blank_bundle, people, tmp_path):
@@ -106,6 +123,11 @@ def test_no_such_column_to_learn_first(bundle, secret, tmp_path):
 def test_no_training_is_refused(option):
     with pytest.raises(ConfigurationError, match="above 0"):
         IdentityTraining(**{option: 0})
+
+
+def test_a_negative_number_of_passes_is_refused():
+    with pytest.raises(ConfigurationError, match="taught_epochs is -1: it must be 0 or more"):
+        IdentityTraining(taught_epochs=-1)
 
 
 def test_the_command(bundle, secret, tmp_path, capsys):

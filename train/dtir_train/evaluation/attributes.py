@@ -19,8 +19,7 @@ from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.recognition import balanced_accuracy, majority
 from dtir_train.evaluation.report import Conditions, as_png, plot, table, write_report
 from dtir_train.evaluation.subject import Setting, load_flagged
-from dtir_train.evaluation.systems import open_system
-from dtir_train.evaluation.table_2 import transferred_batches
+from dtir_train.evaluation.systems import open_system, transferred_batches
 
 
 @dataclass(frozen=True)

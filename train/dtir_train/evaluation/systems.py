@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
+from dtir_train.classifier import Batch
 from dtir_train.configuration import PRESETS, Configuration, Networks, PresetName
 from dtir_train.evaluation.arrays import as_bgr, as_tensor
 
@@ -146,3 +147,15 @@ def _of_run(path: Path) -> TrainedSystem:
         deployed(trained.recognizer, lambda logits: logits.softmax(dim=1)),
         deployed(trained.restorer, as_bgr),
     )
+
+
+def transferred_batches(system: TrainedSystem, batch: Batch) -> Batch:
+    """Turns the photos of each batch into cartoons, after they were varied: varying cartoons
+    would resample the fine pattern in which they carry the photo.
+    """
+
+    def transferred(step: int) -> tuple[Tensor, Tensor]:
+        photos, labels = batch(step)
+        return as_tensor(system.transfer(as_bgr(photos).numpy())), labels
+
+    return transferred

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from dtir_sdk.errors import ConfigurationError
-from dtir_train.classifier import Batch, attribute_loss, batches_of, predict, train_classifier
-from dtir_train.configuration import Data, Networks, PresetName
-from dtir_train.datasets import Pictures, load_secret
-from dtir_train.evaluation.arrays import as_bgr, as_tensor, bgr, in_parts
+from dtir_train.configuration import PresetName
+from dtir_train.evaluation.arrays import bgr, in_parts
 from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
-from dtir_train.evaluation.celeba import ATTRIBUTES
-from dtir_train.evaluation.recognition import Recognition, compare_readings, measure_recognition
+from dtir_train.evaluation.identities import IdentityTraining, load_people, read_identities
+from dtir_train.evaluation.recognition import Recognition, measure_recognition
 from dtir_train.evaluation.report import Conditions, bars, table, write_report
-from dtir_train.evaluation.subject import (
-    Subject,
-    flags_of,
-    load_tests,
-    load_train,
-    names_of,
-)
-from dtir_train.evaluation.systems import TrainedSystem, open_system
-from dtir_train.networks import Recognizer
-
-# Pictures of a person are few: labels are believed a little less, shifts are larger.
-_SMOOTHING, _JITTER = 0.1, 0.1
-_LEARNING_RATE = 5e-4
+from dtir_train.evaluation.subject import Subject, load_tests, load_train
+from dtir_train.evaluation.systems import open_system
 
 
 @dataclass(frozen=True)
@@ -57,40 +37,17 @@ class Table2:
     """Labels read from transferred pictures and from photos.
 
     Attributes:
-        tasks: the system's own label for each secret source, then the identities.
+        tasks: the system's own label for each secret source, then the identities, then, where
+            it was asked for, the identities once the network on cartoons was taught.
         baseline_epochs: passes over the photos in training the attribute's recognizer on them.
         seeds: of the networks that read identities, whose figures are their means.
+        taught_epochs: passes in which the network on cartoons was taught by the one on photos.
     """
 
     tasks: tuple[Task, ...]
     baseline_epochs: float
     seeds: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class IdentityTraining:
-    """How the recognizers of identities are trained, on cartoons and on photos alike.
-
-    Attributes:
-        identity: sources with pictures of people to tell apart; none leaves identities out.
-        identity_column: column of the person; a folder a person needs none.
-        identity_epochs: passes in training to tell people apart.
-        pretraining: columns of 0 and 1 that both networks learn to read first; none leaves that
-            out.
-        pretraining_epochs: passes in learning them.
-        repeats: pairs of networks, of seeds that follow each other; figures are their means.
-    """
-
-    identity: tuple[str, ...] = ()
-    identity_column: str = "identity"
-    identity_epochs: float = 40
-    pretraining: tuple[str, ...] = ATTRIBUTES
-    pretraining_epochs: float = 20
-    repeats: int = 1
-
-    def __post_init__(self) -> None:
-        if self.identity_epochs <= 0 or self.pretraining_epochs <= 0 or self.repeats < 1:
-            raise ConfigurationError("identity needs epochs and repeats above 0")
+    taught_epochs: float
 
 
 def table_2(
@@ -106,6 +63,10 @@ def table_2(
     of its size, one trained on the system's cartoons, one on the photos, in the same way. With
     `edge` and two cores about 15 minutes for the attribute on 14,000 photos, and an hour and a
     half a repeat for 200 people; the picture is a bar chart.
+
+    With `--taught-epochs` the network on cartoons is also taught by the one on photos, as the edge
+    can, which sees both: it learns the photos' answers for all training photos, whoever is in them
+    (distillation: Hinton et al., 2015; Beyer et al., 2022). That is a row of its own.
 
     Args:
         subject: the system and the pictures.
@@ -127,7 +88,7 @@ def table_2(
         networks = system.comparable(preset)
         train, tests = load_train(data, system), load_tests(data, system)
         # First, since whether they can be used is known before hours of training.
-        people = _people(subject, training, system) if training.identity else None
+        people = load_people(subject, training, system) if training.identity else None
         epochs = baseline_passes(system, preset, baseline_epochs)
         baseline = photo_baseline(train, data, networks, epochs, subject.seed)
         tasks = []
@@ -136,9 +97,16 @@ def table_2(
             recognition = measure_recognition(name, system, test, cartoons, baseline)
             tasks.append(Task(system.attribute, len(system.labels), recognition))
         if people is not None:
-            tasks.append(_identity(people, training, system, networks, seeds))
+            alone, taught = read_identities(people, train, training, system, networks, seeds)
+            label, classes = training.identity_column, len(people.train.label_names)
+            tasks.append(Task(label, classes, alone))
+            if taught is not None:
+                tasks.append(Task(f"{label}, taught", classes, taught))
         conditions = Conditions.of(system)
-    result = Table2(tuple(tasks), epochs, seeds if people is not None else ())
+    if people is None:
+        result = Table2(tuple(tasks), epochs, (), 0)
+    else:
+        result = Table2(tuple(tasks), epochs, seeds, training.taught_epochs)
     write_report(subject.output, "table-2", result, to_markdown(result), _chart(result), conditions)
 
 
@@ -180,122 +148,14 @@ def to_markdown(result: Table2) -> list[str]:
             "Identities are read by networks trained for it, one on this system's cartoons and "
             f"one on the photos (seeds {', '.join(map(str, result.seeds))}).",
         ]
+    if result.taught_epochs:
+        lines += [
+            "",
+            "Taught: the one on cartoons then learned for "
+            f"{result.taught_epochs:g} passes over the training photos of all sources what the one "
+            "on photos answers.",
+        ]
     return lines
-
-
-@dataclass(frozen=True)
-class _PeoplesPictures:
-    """Pictures of people, int64 flags [N, A] of the training ones, and how these are varied."""
-
-    train: Pictures
-    test: Pictures
-    flags: NDArray[np.int64] | None
-    data: Data
-
-
-def _people(
-    subject: Subject, training: IdentityTraining, system: TrainedSystem
-) -> _PeoplesPictures:
-    named = replace(subject.labelled(training.identity_column), secret=training.identity)
-    data = replace(named, jitter=_JITTER)
-    train, test = (load_secret(data, system.image_size, split) for split in ("train", "test"))
-    flags = None
-    if training.pretraining:
-        option = "--pretraining, which without names leaves it out"
-        flags = flags_of(train.names, data.secret, training.pretraining, option)
-    return _PeoplesPictures(train, test, flags, data)
-
-
-def _identity(
-    people: _PeoplesPictures,
-    training: IdentityTraining,
-    system: TrainedSystem,
-    networks: Networks,
-    seeds: tuple[int, ...],
-) -> Task:
-    """Trains networks to tell people apart by cartoons and by photos, and tests them."""
-    train, test, flags, data = people.train, people.test, people.flags, people.data
-    photos = bgr(test)
-    cartoons = in_parts(system.transfer, photos, "transferring")
-
-    def read(pictures: NDArray[np.uint8], transferred: bool, seed: int) -> NDArray[np.int64]:
-        def batches(labelled: Pictures, epochs: float) -> tuple[Batch, int]:
-            batch, steps = batches_of(labelled, data, epochs, seed)
-            return (transferred_batches(system, batch) if transferred else batch), steps
-
-        kind = "cartoons" if transferred else "photos"
-        network = _reader(train, flags, batches, training, networks, f"{kind}, seed {seed}", seed)
-        return predict(network, as_tensor(pictures)).numpy()
-
-    name = ", ".join(names_of(data.secret))
-    repeats = [
-        compare_readings(name, test, read(cartoons, True, seed), read(photos, False, seed))
-        for seed in seeds
-    ]
-    return Task(training.identity_column, len(train.label_names), _mean(repeats))
-
-
-def _reader(
-    train: Pictures,
-    flags: NDArray[np.int64] | None,
-    batches: Callable[[Pictures, float], tuple[Batch, int]],
-    training: IdentityTraining,
-    networks: Networks,
-    task: str,
-    seed: int,
-) -> Recognizer:
-    """Trains a network to read attributes, where there are any, and then who it is."""
-    start_from = None
-    if flags is not None:
-        labelled = replace(train, labels=flags, label_names=training.pretraining)
-        batch, steps = batches(labelled, training.pretraining_epochs)
-        start_from = train_classifier(
-            networks,
-            flags.shape[1],
-            batch,
-            steps,
-            f"attributes from {task}",
-            seed=seed,
-            learning_rate=_LEARNING_RATE,
-            loss=attribute_loss,
-        )
-    batch, steps = batches(train, training.identity_epochs)
-    return train_classifier(
-        networks,
-        len(train.label_names),
-        batch,
-        steps,
-        f"identities from {task}",
-        seed=seed,
-        learning_rate=_LEARNING_RATE,
-        loss=partial(functional.cross_entropy, label_smoothing=_SMOOTHING),
-        start_from=start_from,
-    )
-
-
-def transferred_batches(system: TrainedSystem, batch: Batch) -> Batch:
-    """Turns the photos of each batch into cartoons, after they were varied: varying cartoons
-    would resample the fine pattern in which they carry the photo.
-    """
-
-    def transferred(step: int) -> tuple[Tensor, Tensor]:
-        photos, labels = batch(step)
-        return as_tensor(system.transfer(as_bgr(photos).numpy())), labels
-
-    return transferred
-
-
-def _mean(repeats: list[Recognition]) -> Recognition:
-    def over_all(name: str) -> float:
-        return float(np.mean([getattr(one, name) for one in repeats]))
-
-    return replace(
-        repeats[0],
-        accuracy=over_all("accuracy"),
-        balanced_accuracy=over_all("balanced_accuracy"),
-        photo_accuracy=over_all("photo_accuracy"),
-        photo_balanced_accuracy=over_all("photo_balanced_accuracy"),
-    )
 
 
 def _share(value: float | None) -> str:

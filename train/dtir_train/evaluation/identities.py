@@ -1,0 +1,228 @@
+"""Who somebody is, read from cartoons and from photos by networks trained for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.classifier import (
+    Batch,
+    attribute_loss,
+    batches_of,
+    logits,
+    predict,
+    train_classifier,
+)
+from dtir_train.configuration import Data, Networks
+from dtir_train.datasets import Pictures, load_secret
+from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
+from dtir_train.evaluation.celeba import ATTRIBUTES
+from dtir_train.evaluation.recognition import Recognition, compare_readings
+from dtir_train.evaluation.subject import Subject, flags_of, names_of
+from dtir_train.evaluation.systems import TrainedSystem, transferred_batches
+from dtir_train.losses import divergence
+from dtir_train.networks import Recognizer
+
+# Pictures of a person are few: labels are believed a little less, shifts are larger.
+_SMOOTHING, _JITTER = 0.1, 0.1
+_LEARNING_RATE = 5e-4
+_TEMPERATURE = 4.0
+
+
+@dataclass(frozen=True)
+class IdentityTraining:
+    """How the recognizers of identities are trained, on cartoons and on photos alike.
+
+    Attributes:
+        identity: sources with pictures of people to tell apart; none leaves identities out.
+        identity_column: column of the person; a folder a person needs none.
+        identity_epochs: passes in training to tell people apart.
+        pretraining: columns of 0 and 1 that both networks learn to read first; none leaves that
+            out.
+        pretraining_epochs: passes in learning them.
+        taught_epochs: passes over the training photos of all secret sources in which the network
+            on cartoons goes on to learn what the one on photos answers; measured beside the one
+            that was not taught. 0 leaves it out.
+        repeats: sets of networks, of seeds that follow each other; figures are their means.
+    """
+
+    identity: tuple[str, ...] = ()
+    identity_column: str = "identity"
+    identity_epochs: float = 40
+    pretraining: tuple[str, ...] = ATTRIBUTES
+    pretraining_epochs: float = 20
+    taught_epochs: float = 0
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.identity_epochs <= 0 or self.pretraining_epochs <= 0 or self.repeats < 1:
+            raise ConfigurationError("identity needs epochs and repeats above 0")
+        if self.taught_epochs < 0:
+            raise ConfigurationError(
+                f"taught_epochs is {self.taught_epochs:g}: it must be 0 or more"
+            )
+
+
+@dataclass(frozen=True)
+class PeoplesPictures:
+    """Pictures of people to tell apart.
+
+    Attributes:
+        train: the training split, labelled with who it is.
+        test: the test split.
+        flags: int64 [N, A] of the training pictures, what is learned first; None leaves that out.
+        data: how training pictures are varied.
+    """
+
+    train: Pictures
+    test: Pictures
+    flags: NDArray[np.int64] | None
+    data: Data
+
+
+def load_people(
+    subject: Subject, training: IdentityTraining, system: TrainedSystem
+) -> PeoplesPictures:
+    """Loads pictures of people at the system's size.
+
+    Raises:
+        DataError: where a source cannot be used, or has no such columns.
+        OutputError: where the cache cannot be written.
+    """
+    named = replace(subject.labelled(training.identity_column), secret=training.identity)
+    data = replace(named, jitter=_JITTER)
+    train, test = (load_secret(data, system.image_size, split) for split in ("train", "test"))
+    flags = None
+    if training.pretraining:
+        option = "--pretraining, which without names leaves it out"
+        flags = flags_of(train.names, data.secret, training.pretraining, option)
+    return PeoplesPictures(train, test, flags, data)
+
+
+def read_identities(
+    people: PeoplesPictures,
+    lessons: Pictures,
+    training: IdentityTraining,
+    system: TrainedSystem,
+    networks: Networks,
+    seeds: tuple[int, ...],
+) -> tuple[Recognition, Recognition | None]:
+    """Trains networks to tell people apart by cartoons and by photos, and tests them.
+
+    Args:
+        people: to tell apart.
+        lessons: photos on which the network on cartoons is taught by the one on photos; their
+            labels do not matter.
+        training: of the networks.
+        system: that makes the cartoons.
+        networks: gives backbone and width.
+        seeds: of the networks, whose figures are averaged.
+
+    Returns:
+        How well the network on cartoons reads beside the one on photos, and how well it does once
+        it was taught; None without `taught_epochs`.
+    """
+    photos = bgr(people.test)
+    cartoons = in_parts(system.transfer, photos, "transferring")
+    name = ", ".join(names_of(people.data.secret))
+    alone, taught = [], []
+    for seed in seeds:
+
+        def plain(labelled: Pictures, epochs: float, seed: int = seed) -> tuple[Batch, int]:
+            return batches_of(labelled, people.data, epochs, seed)
+
+        def transferred(labelled: Pictures, epochs: float, seed: int = seed) -> tuple[Batch, int]:
+            batch, steps = batches_of(labelled, people.data, epochs, seed)
+            return transferred_batches(system, batch), steps
+
+        on_photos = _reader(people, plain, training, networks, f"photos, seed {seed}", seed)
+        on_cartoons = _reader(
+            people, transferred, training, networks, f"cartoons, seed {seed}", seed
+        )
+        from_photos = predict(on_photos, as_tensor(photos)).numpy()
+        from_cartoons = predict(on_cartoons, as_tensor(cartoons)).numpy()
+        alone.append(compare_readings(name, people.test, from_cartoons, from_photos))
+        if training.taught_epochs:
+            batch, steps = batches_of(lessons, people.data, training.taught_epochs, seed)
+            student = train_classifier(
+                networks,
+                len(people.train.label_names),
+                transferred_batches(system, _answered(on_photos, batch)),
+                steps,
+                f"what photos answer, seed {seed}",
+                seed=seed,
+                learning_rate=_LEARNING_RATE,
+                loss=partial(divergence, temperature=_TEMPERATURE),
+                start_from=on_cartoons,
+            )
+            from_cartoons = predict(student, as_tensor(cartoons)).numpy()
+            taught.append(compare_readings(name, people.test, from_cartoons, from_photos))
+    return _mean(alone), _mean(taught) if taught else None
+
+
+def _reader(
+    people: PeoplesPictures,
+    batches: Callable[[Pictures, float], tuple[Batch, int]],
+    training: IdentityTraining,
+    networks: Networks,
+    task: str,
+    seed: int,
+) -> Recognizer:
+    """Trains a network to read attributes, where there are any, and then who it is."""
+    train, flags = people.train, people.flags
+    start_from = None
+    if flags is not None:
+        labelled = replace(train, labels=flags, label_names=training.pretraining)
+        batch, steps = batches(labelled, training.pretraining_epochs)
+        start_from = train_classifier(
+            networks,
+            flags.shape[1],
+            batch,
+            steps,
+            f"attributes from {task}",
+            seed=seed,
+            learning_rate=_LEARNING_RATE,
+            loss=attribute_loss,
+        )
+    batch, steps = batches(train, training.identity_epochs)
+    return train_classifier(
+        networks,
+        len(train.label_names),
+        batch,
+        steps,
+        f"identities from {task}",
+        seed=seed,
+        learning_rate=_LEARNING_RATE,
+        loss=partial(functional.cross_entropy, label_smoothing=_SMOOTHING),
+        start_from=start_from,
+    )
+
+
+def _answered(teacher: Recognizer, batch: Batch) -> Batch:
+    """Puts what a network answers for the photos of each batch in place of their labels."""
+
+    def answered(step: int) -> tuple[Tensor, Tensor]:
+        photos, _ = batch(step)
+        return photos, logits(teacher, photos)
+
+    return answered
+
+
+def _mean(repeats: list[Recognition]) -> Recognition:
+    def over_all(name: str) -> float:
+        return float(np.mean([getattr(one, name) for one in repeats]))
+
+    return replace(
+        repeats[0],
+        accuracy=over_all("accuracy"),
+        balanced_accuracy=over_all("balanced_accuracy"),
+        photo_accuracy=over_all("photo_accuracy"),
+        photo_balanced_accuracy=over_all("photo_balanced_accuracy"),
+    )
