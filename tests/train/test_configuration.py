@@ -71,7 +71,7 @@ configurations = st.builds(
         average=shares,
         round_to_bytes=st.booleans(),
         jpeg_quality=st.none() | st.integers(1, 100),
-        precision=st.sampled_from(["bf16-mixed", "32-true"]),
+        precision=st.sampled_from(["auto", "bf16-mixed", "32-true"]),
     ),
     seed=st.integers(0, 2**63 - 1),
     start_from=st.none() | st.text(),
@@ -224,7 +224,9 @@ BEFORE = {
 
 def test_a_configuration_from_before_the_newest_settings_is_read():
     document = {"version": 1, "data": PRESETS["edge"].to_json()["data"], "seed": 0, **BEFORE}
-    assert Configuration.from_json(document, "run.json") == PRESETS["edge"]
+    edge = PRESETS["edge"]
+    recipe = replace(edge.recipe, precision="bf16-mixed")
+    assert Configuration.from_json(document, "run.json") == replace(edge, recipe=recipe)
     document = PRESETS["tiny"].to_json()
     del document["recipe"]["similarity_weight"]
     assert Configuration.from_json(document, "run.json") == PRESETS["tiny"]

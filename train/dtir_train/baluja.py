@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dtir_sdk.errors import ConfigurationError
+from dtir_train.arithmetic import arithmetic
 from dtir_train.channel import from_bytes, send, to_bytes
 
 _KERNELS = (3, 4, 5)
@@ -133,7 +134,7 @@ class HiddenPictures:
 def train_hiding(
     batch: Callable[[int], tuple[Tensor, Tensor]], recipe: HidingRecipe, task: str, seed: int = 0
 ) -> HidingNetworks:
-    """Trains the three networks, in bf16, on a GPU where there is one.
+    """Trains the three networks, on a GPU where there is one, in bf16 where it can.
 
     Args:
         batch: step to secrets and covers, each float32 [N, 3, S, S] in [-1, 1].
@@ -144,7 +145,7 @@ def train_hiding(
     Returns:
         The networks, float32, in eval mode, where they were trained.
     """
-    fabric = Fabric(precision="bf16-mixed", devices=1)
+    fabric = Fabric(precision=arithmetic(), devices=1)
     torch.manual_seed(seed)
     plain = HidingNetworks(recipe.filters)
     _initialise(plain)

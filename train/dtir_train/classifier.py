@@ -10,6 +10,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
+from dtir_train.arithmetic import arithmetic
 from dtir_train.averaging import averaged_copy
 from dtir_train.building import build_recognizer
 from dtir_train.configuration import Data, Networks
@@ -35,7 +36,7 @@ def train_classifier(
     loss: Loss = functional.cross_entropy,
     start_from: Recognizer | None = None,
 ) -> Recognizer:
-    """Trains the recognizer of a configuration, in bf16, on a GPU where there is one.
+    """Trains the recognizer of a configuration, on a GPU where there is one, in bf16 where it can.
 
     Args:
         networks: gives backbone and width.
@@ -54,7 +55,7 @@ def train_classifier(
     Returns:
         The averaged network (decay 0.998), float32, in eval mode, where it was trained.
     """
-    fabric = Fabric(precision="bf16-mixed", devices=1)
+    fabric = Fabric(precision=arithmetic(), devices=1)
     torch.manual_seed(seed)
     plain = build_recognizer(networks, outputs)
     initialise(plain)

@@ -14,7 +14,7 @@ from dtir_train.networks import Backbone, Upsampling
 
 PresetName = Literal["paper", "base", "edge", "tiny"]
 AdversarialLoss = Literal["least-squares", "cross-entropy", "hinge", "relativistic"]
-Precision = Literal["bf16-mixed", "32-true"]
+Precision = Literal["auto", "bf16-mixed", "32-true"]
 
 CONFIGURATION_VERSION = 1
 
@@ -137,7 +137,8 @@ class Recipe:
         round_to_bytes: round cartoons to bytes before the recognizer and the restore generator.
         jpeg_quality: also send cartoons through JPEG of this quality, 1 to 100; None does not.
         jpeg_quality_to: with it, draw the quality of each step from `jpeg_quality` up to this.
-        precision: bf16 where it is safe and float32 elsewhere, or float32 throughout.
+        precision: bf16 where it is safe and float32 elsewhere, or float32 throughout; auto is bf16
+            where the processor computes it, and is decided anew wherever a run goes on.
     """
 
     epochs: float = 40
@@ -159,7 +160,7 @@ class Recipe:
     round_to_bytes: bool = True
     jpeg_quality: int | None = None
     jpeg_quality_to: int | None = None
-    precision: Precision = "bf16-mixed"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs < math.inf:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -28,10 +28,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from dtir_sdk.errors import ConfigurationError, DtirError, TrainingError
+from dtir_train.arithmetic import Device, arithmetic
 from dtir_train.configuration import Precision
 from dtir_train.ending import FAILED, INTERRUPTED, LostProcessError
-
-Device = Literal["auto", "cpu", "cuda"]
 
 # What gloo, NCCL and torch's own store say when a process is gone, silent, or cannot be reached.
 _LOST = re.compile(r"gloo|nccl|c10d|tcpstore|connection|socket|timed? ?out", re.IGNORECASE)
@@ -199,7 +198,7 @@ def join(device: Device, precision: Precision, timeout: float) -> tuple[Fabric, 
         devices=local,
         num_nodes=size // local,
         strategy=DDPStrategy(timeout=timedelta(seconds=timeout)) if size > 1 else "auto",
-        precision=precision,
+        precision=arithmetic(precision, device),
     )
     if launched():
         Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

@@ -28,6 +28,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
+from dtir_train.arithmetic import Device
 from dtir_train.channel import send
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from dtir_train.configuration import Configuration
@@ -35,7 +36,6 @@ from dtir_train.datasets import Batch, Batches, Pictures, load_secret, load_targ
 from dtir_train.datasets.batches import photos_of
 from dtir_train.distillation import with_teacher_hash
 from dtir_train.distributed import (
-    Device,
     World,
     join,
     launch,
