@@ -44,6 +44,8 @@ class Options:
         int8: Graphs in INT8 with FP32 where the gate needs it: a quarter of the size. Of a run, a
             checkpoint, whose networks are fine-tuned where calibration alone misses the gate, or of
             a full FP32 bundle with --pictures.
+        keep_fp32: With --int8, of a bundle: hold its FP32 graphs too. A CPU with VNNI and without
+            bf16 then takes INT8, which is there twice as fast, and any other machine FP32.
         engine: Build the graphs for this machine's card, too, so that the SDK starts at once:
             tensorrt or tensorrt-rtx. With onnx, what needs building is built when it is first
             used.
@@ -70,6 +72,7 @@ class Options:
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     fp16: FlagCreatePairsOff[bool] = False
     int8: FlagCreatePairsOff[bool] = False
+    keep_fp32: FlagCreatePairsOff[bool] = False
     engine: EngineName = "onnx"
     batches: Annotated[tuple[str, ...], arg(metavar="RANGE...")] = ()
     role: Role = "full"
@@ -93,6 +96,8 @@ def export(options: Options, narrator: Narrator) -> Bundle:
     """
     if options.fp16 and options.int8:
         raise ConfigurationError("--fp16 and --int8 go into a bundle each: ask for one of them")
+    if options.keep_fp32 and not options.int8:
+        raise ConfigurationError("--keep-fp32 goes with --int8: FP32 graphs are kept beside those")
     # Before the work of an export, not after it.
     choice = None if options.engine == "onnx" else choose(options.engine)
     batches = _batches(options)
@@ -102,6 +107,11 @@ def export(options: Options, narrator: Narrator) -> Bundle:
         OUTPUT if options.role == "full" else f"{OUTPUT}-{options.role}"
     )
     narrator.tell(f"exporting {source.path} ({source.why}), role {options.role}, to {output}")
+    if options.keep_fp32 and source.kind != "bundle":
+        raise ConfigurationError(
+            f"--keep-fp32 goes with a bundle, and {source.path} ({source.why}) is none: export "
+            "it first, and then the bundle with --int8 --keep-fp32"
+        )
     if source.kind == "bundle":
         _refuse_unused(options, source)
         if precision == "fp32":
@@ -153,6 +163,7 @@ def _export_graphs(
             pictures=options.pictures,
             count=options.count,
             report_folder=options.report,
+            keep_fp32=options.keep_fp32,
             narrator=narrator,
         )
     else:
@@ -190,8 +201,8 @@ def _refuse_unused(options: Options, source: ExportSource) -> None:
 def _tell_bundle(bundle: Bundle, narrator: Narrator) -> None:
     manifest = bundle.manifest
     narrator.tell(f"wrote {bundle.folder}: bundle {manifest.name!r}, role {manifest.role}")
-    for model, file in manifest.files.items():
-        size = bundle.model_path(model).stat().st_size
+    for file in (*manifest.files.values(), *manifest.int8_files.values()):
+        size = (bundle.folder / file.file).stat().st_size
         narrator.tell(f"  {file.file}  {size / 1e6:.2f} MB  {file.precision}")
 
 

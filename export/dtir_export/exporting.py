@@ -37,6 +37,7 @@ from dtir_train.checkpoint import TrainedNetworks, load_trained
 
 METRICS_KEY = "export_parity"
 BEFORE_KEY = "before_conversion"
+INT8_KEY = "int8_parity"
 
 # Fewer could not tell a pass from a failure: of the labels, 1 in 200 may differ in FP32 (as bf16
 # computes it), 1 in 1000 in FP16 and 1 in 100 in INT8.
@@ -80,6 +81,7 @@ class _Destination:
     precision: FilePrecision
     count: int
     gate: Gate
+    keep_fp32: bool = False
 
 
 def export_checkpoint(
@@ -163,6 +165,7 @@ def convert_bundle(
     count: int | None = None,
     report_folder: Path | None = None,
     gate: Gate | None = None,
+    keep_fp32: bool = False,
     narrator: Narrator | None = None,
 ) -> Exported:
     """Converts an FP32 bundle; where the parity gate fails, nothing is written.
@@ -181,18 +184,24 @@ def convert_bundle(
         count: see `export_checkpoint`, as for the arguments that follow.
         report_folder: where the report goes.
         gate: what is to be reached.
+        keep_fp32: with INT8, holds both, so that each machine takes what suits it.
         narrator: is told the progress.
 
     Returns:
         What was written. Figures that were measured on the FP32 bundle stand in the manifest's
-        metrics under `before_conversion`.
+        metrics under `before_conversion`; where that is kept they stay where they are, and the
+        gate's stand under `int8_parity`.
 
     Raises:
         BundleError: the source is damaged, is not in FP32, or holds fewer than three graphs.
         DtirError: as `export_checkpoint`.
     """
     narrator = narrator or Narrator()
-    destination = _destination(output, report_folder, precision, count, gate)
+    if keep_fp32 and precision != "int8":
+        raise ConfigurationError(f"FP32 is kept beside INT8 only, not beside {precision}")
+    destination = replace(
+        _destination(output, report_folder, precision, count, gate), keep_fp32=keep_fp32
+    )
     if output.resolve().is_relative_to(source.resolve()):
         raise ConfigurationError(
             f"{output} lies in the bundle that is to be converted: name another folder with "
@@ -220,7 +229,7 @@ def convert_bundle(
         ModelCard(
             manifest.attribute, manifest.training_data, manifest.intended_use, manifest.limits
         ),
-        {BEFORE_KEY: dict(manifest.metrics)},
+        manifest.metrics if keep_fp32 else {BEFORE_KEY: dict(manifest.metrics)},
         manifest.batches if batches is None else batches,
     )
     if not pictures:
@@ -279,6 +288,7 @@ def _judge_and_write(
     narrator: Narrator,
 ) -> Exported:
     quantization: Mapping[str, Any] = {}
+    kept = graphs
     if destination.precision == "int8":
         calibration = sources.take(_CALIBRATION, "train").pictures
         cartoons = original.outputs(calibration, narrator).cartoons
@@ -313,6 +323,9 @@ def _judge_and_write(
 
     narrator.tell(f"writing {destination.output}")
     card = identity.card
+    key, stored, int8_models = METRICS_KEY, destination.precision, None
+    if destination.keep_fp32:
+        key, stored, graphs, int8_models = INT8_KEY, "fp32", kept, graphs
     with staged(destination.report_folder, report_files(comparison, quantization)) as place:
         bundle = write_bundle(
             destination.output,
@@ -321,12 +334,13 @@ def _judge_and_write(
             attribute=card.attribute,
             labels=identity.labels,
             role=identity.role,
-            models={model: (data, destination.precision) for model, data in graphs.items()},
-            metrics={**identity.metrics, METRICS_KEY: {**_figures(report), **quantization}},
+            models={model: (data, stored) for model, data in graphs.items()},
+            metrics={**identity.metrics, key: {**_figures(report), **quantization}},
             training_data=card.training_data,
             intended_use=card.intended_use,
             limits=card.limits,
             batches=identity.batches,
+            int8_models=int8_models,
         )
         place()
     return Exported(bundle, report, destination.report_folder)

@@ -51,6 +51,7 @@ def split_bundle(
         for model, file in manifest.files.items()
         if model in MAY_HOLD[role]
     }
+    in_int8 = bundle.in_int8() if manifest.int8_files else None
     return write_bundle(
         output,
         name=name or manifest.name,
@@ -64,4 +65,5 @@ def split_bundle(
         intended_use=manifest.intended_use,
         limits=manifest.limits,
         batches=manifest.batches if batches is None else batches,
+        int8_models={model: in_int8.model(model) for model in models} if in_int8 else None,
     )

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib import resources
 from os import PathLike
@@ -89,6 +89,8 @@ class Manifest:
         dtir_version: version of dtir that wrote it.
         batches: the batch sizes that TensorRT's engines are built for, a profile each; the
             largest is the most that goes through any engine at once.
+        int8_files: the same graphs in INT8, for CPUs on which these are the fastest; either of
+            all graphs or of none.
         format_version: version of the bundle format.
     """
 
@@ -105,6 +107,7 @@ class Manifest:
     created: str
     dtir_version: str
     batches: tuple[BatchRange, ...] = DEFAULT_BATCHES
+    int8_files: Mapping[ModelName, ModelFile] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -177,9 +180,24 @@ class Bundle:
         except (OSError, ValueError) as error:
             raise BundleError(f"{manifest_path} could not be read: {reason(error)}") from error
         bundle = cls(folder, Manifest.from_json(text, str(manifest_path)))
-        for name in bundle.manifest.files:
-            bundle.model_path(name)
+        for held in bundle._all():
+            for name in held.manifest.files:
+                held.model_path(name)
         return bundle
+
+    def in_int8(self) -> Bundle:
+        """Returns the same bundle with its INT8 graphs in place of the others.
+
+        Raises:
+            BundleError: it holds none.
+        """
+        manifest = self.manifest
+        if not manifest.int8_files:
+            raise BundleError(
+                f"{self.folder} holds no graphs in INT8: make such a bundle with `dtir-export "
+                "--int8`"
+            )
+        return Bundle(self.folder, replace(manifest, files=manifest.int8_files, int8_files={}))
 
     def model_path(self, name: ModelName) -> Path:
         """Returns where a graph lies.
@@ -240,8 +258,12 @@ class Bundle:
         Raises:
             BundleError: as `model`.
         """
-        for name in self.manifest.files:
-            self.model(name)
+        for held in self._all():
+            for name in held.manifest.files:
+                held.model(name)
+
+    def _all(self) -> list[Bundle]:
+        return [self, self.in_int8()] if self.manifest.int8_files else [self]
 
 
 def default_folder() -> Path:
@@ -263,6 +285,7 @@ def write_bundle(
     intended_use: str,
     limits: Sequence[str],
     batches: Sequence[BatchRange] = DEFAULT_BATCHES,
+    int8_models: Mapping[ModelName, bytes] | None = None,
     created: date | None = None,
 ) -> Bundle:
     """Writes a bundle, whole or not at all.
@@ -281,6 +304,7 @@ def write_bundle(
         intended_use: what it is for.
         limits: what it cannot do.
         batches: the batch sizes.
+        int8_models: each of the graphs in INT8, to be held beside the others; None holds none.
         created: the manifest's date; None is today.
 
     Returns:
@@ -293,6 +317,8 @@ def write_bundle(
     """
     # Of a link, what it leads to is replaced.
     target = Path(folder).resolve()
+    contents = {f"{model}.onnx": data for model, (data, _) in models.items()}
+    contents |= {f"{model}-int8.onnx": data for model, data in (int8_models or {}).items()}
     manifest = Manifest(
         name=name,
         image_size=image_size,
@@ -303,6 +329,10 @@ def write_bundle(
             model: ModelFile(f"{model}.onnx", hashlib.sha256(data).hexdigest(), precision)
             for model, (data, precision) in models.items()
         },
+        int8_files={
+            model: ModelFile(f"{model}-int8.onnx", hashlib.sha256(data).hexdigest(), "int8")
+            for model, data in (int8_models or {}).items()
+        },
         metrics=dict(metrics),
         training_data=tuple(training_data),
         intended_use=intended_use,
@@ -311,14 +341,13 @@ def write_bundle(
         dtir_version=dtir_sdk.__version__,
         batches=tuple(batches),
     )
-    for model, (data, _) in models.items():
-        _check_graph(data, f"{model}.onnx")
+    for file, data in contents.items():
+        _check_graph(data, file)
     try:
         text = manifest.to_json()
     except (TypeError, ValueError) as error:
         raise BundleError(f"the manifest cannot be written as JSON: {reason(error)}") from error
     Manifest.from_json(text)
-    contents = {manifest.files[model].file: data for model, (data, _) in models.items()}
     contents[MANIFEST] = text.encode()
     try:
         _replace_folder(target, contents)
@@ -373,7 +402,8 @@ def check_replaceable(folder: Path) -> None:
         raise OutputError(f"{folder} holds no bundle ({error}): name another folder") from error
     except OSError as error:
         raise OutputError(f"{folder} could not be read: {reason(error)}") from error
-    own = {MANIFEST, *(file.file for file in manifest.files.values())}
+    graphs = (*manifest.files.values(), *manifest.int8_files.values())
+    own = {MANIFEST, *(graph.file for graph in graphs)}
     foreign = sorted(name for name, is_file in names.items() if name not in own or not is_file)
     if foreign:
         raise OutputError(
@@ -453,7 +483,7 @@ class _Fields:
         return value
 
     def objects(self, key: str) -> list[tuple[str, _Fields]]:
-        value = self.take(key, cast("type[Any]", dict if key == "files" else list))
+        value = self.take(key, cast("type[Any]", dict if key in ("files", "int8_files") else list))
         pairs = enumerate(value) if isinstance(value, list) else value.items()
         objects = []
         for inner, document in pairs:
@@ -480,13 +510,14 @@ def _parse(document: Mapping[str, Any], where: str) -> Manifest:
         date.fromisoformat(created)
     except ValueError:
         fields.refuse("created", f"must be an ISO date, and is {created[:40]!r}")
+    files = _parse_files(fields, role, "files")
     return Manifest(
         name=fields.text("name"),
         image_size=fields.number("image_size", 8, 4096),
         attribute=fields.text("attribute"),
         labels=labels,
         role=role,
-        files=_parse_files(fields, role),
+        files=files,
         metrics=fields.take("metrics", cast("type[dict[str, Any]]", dict)),
         training_data=tuple(
             TrainingData(inner.text("name"), inner.text("licence"), inner.number("pictures", 0))
@@ -497,6 +528,7 @@ def _parse(document: Mapping[str, Any], where: str) -> Manifest:
         created=created,
         dtir_version=fields.text("dtir_version"),
         batches=_parse_batches(fields),
+        int8_files=_parse_int8_files(fields, role, files),
         format_version=version,
     )
 
@@ -517,11 +549,23 @@ def _parse_batches(fields: _Fields) -> tuple[BatchRange, ...]:
     return batches
 
 
-def _parse_files(fields: _Fields, role: Role) -> Mapping[ModelName, ModelFile]:
+def _parse_int8_files(
+    fields: _Fields, role: Role, files: Mapping[ModelName, ModelFile]
+) -> Mapping[ModelName, ModelFile]:
+    # Older bundles do not say.
+    if "int8_files" not in fields or not fields.take("int8_files", cast("type[Any]", dict)):
+        return {}
+    found = _parse_files(fields, role, "int8_files")
+    if set(found) != set(files) or {file.precision for file in found.values()} != {"int8"}:
+        fields.refuse("int8_files", "must hold each graph of 'files', in the precision int8")
+    return found
+
+
+def _parse_files(fields: _Fields, role: Role, within: str) -> Mapping[ModelName, ModelFile]:
     files: dict[ModelName, ModelFile] = {}
-    for key, inner in fields.objects("files"):
+    for key, inner in fields.objects(within):
         if key not in get_args(ModelName):
-            fields.refuse("files", f"knows no {key[:40]!r}, only {', '.join(get_args(ModelName))}")
+            fields.refuse(within, f"knows no {key[:40]!r}, only {', '.join(get_args(ModelName))}")
         file, digest = inner.text("file"), inner.text("sha256")
         if not _is_plain_name(file):
             inner.refuse("file", f"must be a plain file name in the bundle, not {file[:80]!r}")
@@ -530,11 +574,11 @@ def _parse_files(fields: _Fields, role: Role) -> Mapping[ModelName, ModelFile]:
         precision = inner.one_of("precision", get_args(FilePrecision))
         files[cast("ModelName", key)] = ModelFile(file, digest, cast("FilePrecision", precision))
     if not files:
-        fields.refuse("files", "must name at least one graph")
+        fields.refuse(within, "must name at least one graph")
     excess = frozenset(files) - MAY_HOLD[role]
     if excess:
         fields.refuse(
-            "files",
+            within,
             f"holds {_listed(excess)}, which the role {role!r} may not: it may hold "
             f"{_listed(MAY_HOLD[role])}",
         )

@@ -14,7 +14,7 @@ from dtir_sdk.batches import largest_batch
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.engines import Chained, EngineInfo, choose, load_chain
 from dtir_sdk.errors import EngineError
-from dtir_sdk.graphs import bundle_graph
+from dtir_sdk.graphs import bundle_graph, suited
 from dtir_sdk.parties import Recognition
 from dtir_sdk.pictures import Picture, check_crops
 
@@ -47,6 +47,9 @@ class Cascade:
         threads: CPU threads.
         mode: `latency` or `throughput`.
 
+    Attributes:
+        bundle: the bundle, with the graphs that are run.
+
     Raises:
         BundleError: the bundle lacks a graph, or one is not what it must be.
         EngineError: the engine cannot be had.
@@ -63,13 +66,15 @@ class Cascade:
         threads: int | None = None,
         mode: str = "latency",
     ) -> None:
+        choice = choose(engine, device)
+        self.bundle = bundle = suited(bundle, choice, precision)
         self._size = bundle.manifest.image_size
         self._labels = bundle.manifest.labels
         self._largest = largest_batch(bundle.manifest.batches)
         self._chain = load_chain(
             bundle_graph(bundle, "transfer"),
             bundle_graph(bundle, "recognizer"),
-            choose(engine, device),
+            choice,
             precision,
             threads,
             mode,

@@ -21,7 +21,7 @@ FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 1
 
 Engine = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "bf16", "f32"]
+Precision = Literal["auto", "bf16", "f32", "int8"]
 BundleFolder = Annotated[
     Path | None, arg(metavar="FOLDER", help="Bundle to use; the one that comes with dtir if none.")
 ]
@@ -63,7 +63,8 @@ def run(  # noqa: D417, BundleFolder says what bundle is
         output: Folder for files without --to; dtir-output if none.
         engine: Engine to compute with; auto picks the best that works here.
         device: Device to compute on.
-        precision: Arithmetic; auto is bf16 on a CPU that has it, and all that INT8 bundles take.
+        precision: Arithmetic; auto is bf16 on a CPU that has it, or else INT8 on one with VNNI, of
+            a bundle that holds it.
         faces: All faces, or the largest only (the others are covered with grey).
         surround: What is shown around the faces: the frame, a blur of it, or grey.
         detect_every: Look for faces in every N-th frame of a video or a live source, and 0.25 s
@@ -117,7 +118,8 @@ def bench(  # noqa: D417, BundleFolder says what bundle is
         picture: A picture with a face; the sample portrait if none.
         engine: Engine to compute with; auto picks the best that works here.
         device: Device to compute on.
-        precision: Arithmetic; auto is bf16 on a CPU that has it, and all that INT8 bundles take.
+        precision: Arithmetic; auto is bf16 on a CPU that has it, or else INT8 on one with VNNI, of
+            a bundle that holds it.
         rounds: How often to measure.
         json: File to write the figures to.
     """

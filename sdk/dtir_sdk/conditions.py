@@ -20,6 +20,16 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def processor_flags() -> frozenset[str]:
+    """Returns the CPU's instruction sets in Linux's words; none on another system."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
 def commit_of(file: Path) -> str:
     """Returns the commit that a source file stands in.
 

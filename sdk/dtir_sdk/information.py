@@ -91,7 +91,9 @@ def _bundle(path: Path | None) -> tuple[str, bool]:
         "picture size": f"{manifest.image_size}x{manifest.image_size}",
         "recognises": f"{manifest.attribute}: {', '.join(manifest.labels)}",
         "graphs": "; ".join(
-            f"{name}: {file.file}, {file.precision}" for name, file in manifest.files.items()
+            f"{name}: {file.file}, {file.precision}"
+            for files in (manifest.files, manifest.int8_files)
+            for name, file in files.items()
         ),
         "intended use": manifest.intended_use,
         "limits": "\n".join(manifest.limits),

@@ -19,7 +19,7 @@ from dtir_sdk.bundle import Bundle, ModelName
 from dtir_sdk.closing import Closing
 from dtir_sdk.engines import Array, EngineInfo, choose, load
 from dtir_sdk.errors import EngineError
-from dtir_sdk.graphs import bundle_graph
+from dtir_sdk.graphs import bundle_graph, suited
 from dtir_sdk.pictures import Color, Picture, check_color, check_crops
 
 
@@ -68,11 +68,13 @@ class _Party(Closing):
     ) -> None:
         check_color(color)
         self._color = color
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        choice = choose(engine, device)
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.bundle = suited(opened, choice, precision)
         size = self.bundle.manifest.image_size
         self._largest = largest_batch(self.bundle.manifest.batches)
         graph = bundle_graph(self.bundle, self._model)
-        self._engine = load(graph, choose(engine, device), precision, threads, mode)
+        self._engine = load(graph, choice, precision, threads, mode)
         try:
             # The first run is the slow one: better here than with the first picture.
             self._infer(np.zeros((1, size, size, 3), np.uint8))
@@ -135,8 +137,8 @@ class Transfer(_PictureParty):
         bundle: a bundle or its folder; None is the one that comes with dtir.
         engine: `auto`, `openvino`, `onnxruntime`, `tensorrt` or `tensorrt-rtx`.
         device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `bf16` or `f32`: the arithmetic; what the graph is stored in is the
-            bundle's matter, and one that is stored in INT8 takes `auto` only.
+        precision: `auto`, `bf16`, `f32` or `int8`: the arithmetic. INT8 needs graphs that are
+            stored in it; of a bundle that holds both, `auto` takes those that suit the CPU.
         color: order of the channels of the pictures taken and given.
         threads: CPU threads; None leaves it to the engine.
         mode: `latency`, each call as soon as may be; or `throughput`, batches as many a second

@@ -44,8 +44,7 @@ class Pipeline(Closing):
         engine: `auto`, `openvino`, `onnxruntime`, `tensorrt` or `tensorrt-rtx`; `auto` picks the
             best that works here.
         device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `bf16` or `f32`, the arithmetic; graphs that are stored in INT8 take
-            `auto` only.
+        precision: `auto`, `bf16`, `f32` or `int8`, the arithmetic, see `Transfer`.
         faces: `all`, or `largest` for the largest face only; the others are then covered in
             `Result.image` with grey.
         surround: what `Result.image` shows around the faces: the frame itself (`keep`), the frame
@@ -57,7 +56,7 @@ class Pipeline(Closing):
         mode: `latency` or `throughput`, see `Transfer`.
 
     Attributes:
-        bundle: the bundle.
+        bundle: the bundle, with the graphs that are run.
         faces: as given.
         surround: as given.
 
@@ -99,11 +98,11 @@ class Pipeline(Closing):
             )
         if not 0 <= confidence <= 1:
             raise ConfigurationError(f"confidence must be in [0, 1], not {confidence}")
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        manifest = self.bundle.manifest
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        manifest = opened.manifest
         if not {"transfer", "recognizer"} <= set(manifest.files):
             raise BundleError(
-                f"{self.bundle.folder} has the role {manifest.role!r} and holds "
+                f"{opened.folder} has the role {manifest.role!r} and holds "
                 f"{', '.join(sorted(manifest.files))} only: a Pipeline needs transfer and "
                 "recognizer; use Transfer, Recognizer or Restorer alone"
             )
@@ -115,13 +114,14 @@ class Pipeline(Closing):
         self._confidence = confidence
         self._finder = FaceFinder(confidence)
         self._cascade = Cascade(
-            self.bundle,
+            opened,
             engine=engine,
             device=device,
             precision=precision,
             threads=threads,
             mode=mode,
         )
+        self.bundle = self._cascade.bundle
 
     @property
     def engine(self) -> EngineInfo:

@@ -85,6 +85,8 @@ def test_precisions_that_do_not_go(run_cli: Run, bundle: Path, checkpoint: Path)
     one_line(run_cli(bundle, "--fp16", "--model-card", "a.json"), "--model-card goes with a run")
     one_line(run_cli(bundle, "--int8"), "name some with --pictures")
     one_line(run_cli(bundle, "--int8", "--metrics", "a.json"), "--metrics goes with a run")
+    one_line(run_cli(bundle, "--keep-fp32"), "--keep-fp32 goes with --int8")
+    one_line(run_cli(checkpoint, "--int8", "--keep-fp32"), "export it first")
 
 
 def test_half_precision(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:

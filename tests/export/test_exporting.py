@@ -12,6 +12,7 @@ import pytest
 from dtir_export import exporting, parity
 from dtir_export.exporting import Exported, convert_bundle, export_checkpoint
 from dtir_export.parity import GATES, ParityError
+from dtir_export.splitting import split_bundle
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
 from dtir_sdk.bundle import MAY_HOLD
 from dtir_sdk.errors import BundleError, ConfigurationError, DataError
@@ -181,6 +182,26 @@ def test_int8_of_a_bundle(exported: Exported, photos: Path, tmp_path: Path) -> N
     assert manifest.metrics["before_conversion"]["accuracy"] == 0.9
     assert made.report.pictures == 2
     assert made.report.original == "the FP32 graphs"
+
+
+def test_int8_beside_fp32(exported: Exported, photos: Path, tmp_path: Path) -> None:
+    source = exported.bundle
+    made = convert_bundle(
+        source.folder, tmp_path / "both", precision="int8", pictures=(photos,), keep_fp32=True
+    )
+    made.bundle.verify()
+    manifest = made.bundle.manifest
+    assert manifest.files == source.manifest.files
+    assert {file.precision for file in manifest.int8_files.values()} == {"int8"}
+    # What was measured on the FP32 graphs is still said of them.
+    assert manifest.metrics["accuracy"] == 0.9
+    assert manifest.metrics["export_parity"] == source.manifest.metrics["export_parity"]
+    assert manifest.metrics["int8_parity"]["precision"] == "int8"
+    part = split_bundle(made.bundle.folder, tmp_path / "part", "edge")
+    assert part.manifest.int8_files == {"transfer": manifest.int8_files["transfer"]}
+    part.verify()
+    with pytest.raises(ConfigurationError, match="beside INT8 only"):
+        convert_bundle(source.folder, tmp_path / "half", precision="fp16", keep_fp32=True)
 
 
 def test_half_precision_of_a_bundle(exported: Exported, photos: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def load(
     Args:
         graph: the graph, with the signature that it must have.
         choice: from `choose`.
-        precision: `auto`, `bf16` or `f32`.
+        precision: `auto`, `bf16`, `f32`, or `int8` of a graph that is stored in it.
         threads: CPU threads; None leaves it to the engine.
         mode: `latency`, each call as soon as may be; or `throughput`, batches as many a second as
             may be, which OpenVINO offers.
@@ -193,7 +193,7 @@ def problems() -> dict[str, Problem | None]:
 
 def _check(choice: Choice, precision: str, threads: int | None, mode: str) -> None:
     if precision not in get_args(Precision):
-        raise ConfigurationError(f"precision must be auto, bf16 or f32, not {precision!r}")
+        raise ConfigurationError(f"precision must be auto, bf16, f32 or int8, not {precision!r}")
     if mode not in get_args(Mode):
         raise ConfigurationError(f"mode must be latency or throughput, not {mode!r}")
     if threads is not None and threads < 1:

@@ -19,7 +19,7 @@ from dtir_sdk.files import reason
 from dtir_sdk.pictures import swap_colors
 
 Device = Literal["cpu", "cuda"]
-Precision = Literal["auto", "bf16", "f32"]
+Precision = Literal["auto", "bf16", "f32", "int8"]
 Mode = Literal["latency", "throughput"]
 Array = NDArray[Any]
 _Result = TypeVar("_Result")
@@ -100,9 +100,10 @@ class Graph:
             precision: that was asked for.
 
         Raises:
-            EngineError: it is bf16, or FP32 for a file that is not.
+            EngineError: it is bf16, or FP32 or INT8 for a file that is not.
         """
-        if precision == "bf16" or (precision == "f32" and self.precision != "fp32"):
+        stored = {"f32": "fp32", "int8": "int8"}
+        if precision == "bf16" or self.precision != stored.get(precision, self.precision):
             raise EngineError(
                 f"{engine} computes {self.file} as it is stored ({self.precision}), not in "
                 f"{precision}: ask for precision 'auto', or export another bundle"

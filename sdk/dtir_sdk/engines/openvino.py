@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dtir_sdk.conditions import processor_flags
 from dtir_sdk.engines.base import (
     Array,
     Chained,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 NAME = "openvino"
 
+_VNNI = frozenset(("avx512_vnni", "avx_vnni"))
+
 
 def problem(device: Device) -> Problem | None:
     """Says why this engine cannot be had on a device, or None where it can."""
@@ -49,6 +52,14 @@ def problem(device: Device) -> Problem | None:
 def capabilities() -> tuple[str, ...]:
     """Returns what the CPU computes natively, in OpenVINO's words, such as `BF16`."""
     return tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def prefers_int8() -> bool:
+    """Whether INT8 is the fastest arithmetic by far: the CPU has VNNI, and does not compute bf16.
+
+    Only Linux says which instructions there are. Without VNNI, INT8 sums may overflow.
+    """
+    return "BF16" not in capabilities() and not processor_flags().isdisjoint(_VNNI)
 
 
 @functools.cache
@@ -104,7 +115,7 @@ class OpenVinoEngine(Engine):
         graph: what to load.
         choice: why this engine.
         precision: `auto` is bf16 where the CPU has it, f32 otherwise. An INT8 file takes `auto`
-            only: its quantised layers are computed in INT8, and the others as `auto` says.
+            and `int8`: its quantised layers are computed in INT8, and the others as `auto` says.
         threads: CPU threads; None leaves it to OpenVINO.
         mode: `latency` or `throughput`.
 
@@ -126,7 +137,7 @@ class OpenVinoEngine(Engine):
         self._openvino = openvino
         self._core = core()
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if graph.precision == "int8":
+        if "int8" in (graph.precision, precision):
             # What was quantised is computed in INT8, whatever the hint.
             graph.check_precision(NAME, precision)
         if precision == "bf16" and not has_bf16:
