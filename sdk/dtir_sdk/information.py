@@ -14,6 +14,7 @@ from dtir_sdk.conditions import versions_of
 from dtir_sdk.engines import choose, problems
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.faces import CROPPED_BY
+from dtir_sdk.graphs import suited
 from dtir_sdk.terminal import facts
 
 _PACKAGES = (
@@ -77,6 +78,14 @@ def _engines() -> tuple[list[str], bool]:
     return [*lines, f"  picked: {choice.engine} on {choice.device} ({choice.reason})"], True
 
 
+def _run_here(bundle: Bundle) -> str:
+    try:
+        files = suited(bundle, choose(), "auto").manifest.files
+    except EngineError:
+        return "none: no engine can be had"
+    return ", ".join(file.file for file in files.values())
+
+
 def _bundle(path: Path | None) -> tuple[str, bool]:
     try:
         bundle = Bundle.open(path)
@@ -95,6 +104,7 @@ def _bundle(path: Path | None) -> tuple[str, bool]:
             for files in (manifest.files, manifest.int8_files)
             for name, file in files.items()
         ),
+        "run here": _run_here(bundle),
         "intended use": manifest.intended_use,
         "limits": "\n".join(manifest.limits),
         "training data": "\n".join(

@@ -245,13 +245,14 @@ class Configuration:
         data: the two domains.
         recipe: how to train.
         seed: of weights, batches and augmentation; the same seed gives the same run.
-        start_from: checkpoint, or folder of a run, whose weights the networks start from; those
-            of fewer channels are widened (a multiple of them), and compute the same at first; with
+        start_from: checkpoint, folder of a run, or full FP32 bundle, whose weights the networks
+            start from (a bundle has no discriminator: that one starts from random ones); those of
+            fewer channels are widened (a multiple of them), and compute the same at first; with
             c times as many, divide the learning rate by c. Skip connections are added to those
             without. The recognizer only where it reads the same labels by the same backbone. None
             starts from random weights.
-        teacher: checkpoint, or folder of a run, of the same picture size and labels, from which
-            this run's networks learn too. None does without.
+        teacher: checkpoint, folder of a run, or full FP32 bundle, of the same picture size and
+            labels, from which this run's networks learn too. None does without.
         distillation: how they learn from it.
     """
 

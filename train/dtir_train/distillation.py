@@ -20,9 +20,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dtir_sdk.bundle import MANIFEST
 from dtir_sdk.errors import ConfigurationError
+from dtir_train.bundled_networks import is_bundle, load_networks
 from dtir_train.channel import send
-from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
+from dtir_train.checkpoint import CHECKPOINT_NAME
 from dtir_train.configuration import Configuration, Distillation
 from dtir_train.losses import dissimilarity_loss, divergence
 from dtir_train.networks import Generator
@@ -91,7 +93,7 @@ class Teacher:
                 f"teacher {path}: its checkpoint is another one than this run began with (SHA-256 "
                 f"{expected[:12]}...): put that one back, or begin a new run"
             )
-        trained = load_trained(path)
+        trained = load_networks(path)
         size, own = configuration.networks.image_size, trained.configuration.networks
         if own.image_size != size:
             raise ConfigurationError(
@@ -218,7 +220,9 @@ def distillation_losses(
 
 def _sha256(teacher: str | Path) -> str:
     path = Path(teacher)
-    path = path / CHECKPOINT_NAME if path.is_dir() else path
+    if path.is_dir():
+        # A bundle's manifest holds the hashes of its graphs.
+        path = path / (MANIFEST if is_bundle(path) else CHECKPOINT_NAME)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,6 +18,7 @@ from dtir_sdk.errors import ConfigurationError
 from dtir_train.averaging import averaged_copy
 from dtir_train.batch_norm import synchronize_batch_norm
 from dtir_train.building import build_generator, build_recognizer
+from dtir_train.bundled_networks import restore_batch_norm
 from dtir_train.channel import send
 from dtir_train.checkpoint import Checkpoint, tensors_sha256
 from dtir_train.configuration import Configuration
@@ -205,12 +206,17 @@ class System:
             ) from error
         self.step = checkpoint.step
 
-    def start_from(self, checkpoint: Checkpoint) -> None:
+    def start_from(self, checkpoint: Checkpoint, folded: Tensor | None = None) -> None:
         """Takes over the weights of another run, averaged where it averaged them.
 
         Narrower networks are widened. Skip connections that the other run's generators have not
         got keep their fresh weights of 0. The recognizer keeps its random weights where the other
-        run's reads other labels or has another backbone.
+        run's reads other labels or has another backbone, and the discriminator where there is none.
+
+        Args:
+            checkpoint: of the other run, or of a bundle.
+            folded: photos float32 [N, 3, S, S] on the system's device to restore the recognizer's
+                BatchNorm with, where a bundle's export folded it; the same in every process.
 
         Raises:
             ConfigurationError: where the networks' sizes do not go into these.
@@ -220,6 +226,8 @@ class System:
         for name in NETWORKS:
             network = self._plain[name]
             if name == "recognizer" and not same_task:
+                continue
+            if name == "discriminator" and name not in checkpoint.tensors:
                 continue
             weights = checkpoint.tensors.get(f"averaged/{name}") or checkpoint.tensors.get(name, {})
             fresh = network.state_dict()
@@ -233,6 +241,9 @@ class System:
                     f"start_from {self.configuration.start_from}: its {name} does not fit into "
                     f"this configuration's: {error}"
                 ) from error
+            if name == "recognizer" and folded is not None:
+                with torch.no_grad():
+                    restore_batch_norm(network, send(self._plain["transfer"](folded)))
             if name in self._averaged:
                 self._averaged[name].module.load_state_dict(network.state_dict())
 

@@ -29,6 +29,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
 from dtir_train.arithmetic import Device
+from dtir_train.bundled_networks import bundled_checkpoint, is_bundle
 from dtir_train.channel import send
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from dtir_train.configuration import Configuration
@@ -54,6 +55,8 @@ from dtir_train.system import StepMetrics, System
 
 _GRID_COLUMNS = 8
 _VALIDATED_AT_ONCE = 64
+# Photos whose cartoons say what the BatchNorm layers of a bundle's recognizer see.
+_FOLDED_ON = 128
 _LONGEST_TIMEOUT = 86_400
 
 
@@ -160,7 +163,7 @@ def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
         pictures = _load(configuration, world)
         batches = pictures.batches
         system = System(configuration, pictures.labels, fabric, execution.compiled)
-        world.together(lambda: _start(system))
+        world.together(lambda: _start(system, pictures.secret, fabric))
         began = time.perf_counter()
         metrics = system.train_step(on_device(batches[0], fabric), 1e-6, settling=False)
         seconds = time.perf_counter() - began
@@ -220,7 +223,7 @@ def _train(
     batches, held_out = pictures.batches, pictures.held_out
     system = System(configuration, pictures.labels, fabric, execution.compiled)
     checkpoint = folder / CHECKPOINT_NAME
-    world.together(lambda: _take_up(system, folder, pictures.digest))
+    world.together(lambda: _take_up(system, folder, pictures, fabric))
     if world.size > 1 and not world.agree((system.step, system.weights_sha256())):
         raise ConfigurationError(
             f"{checkpoint}: not every process begins with the same weights: the run's folder must "
@@ -267,11 +270,11 @@ def _train(
                 _save(system, checkpoint, pictures.digest)
 
 
-def _take_up(system: System, folder: Path, digest: str) -> None:
+def _take_up(system: System, folder: Path, pictures: _RunPictures, fabric: Fabric) -> None:
     """Goes on from the run's checkpoint, or from what the run is to start from."""
     checkpoint = folder / CHECKPOINT_NAME
     if not checkpoint.is_file():
-        _start(system)
+        _start(system, pictures.secret, fabric)
     else:
         saved = load_checkpoint(folder)
         if saved.labels != system.labels:
@@ -279,7 +282,7 @@ def _take_up(system: System, folder: Path, digest: str) -> None:
                 f"{checkpoint} reads {', '.join(saved.labels)}, the data has "
                 f"{', '.join(system.labels)}: put back the data that the run began with"
             )
-        if saved.pictures not in (None, digest):
+        if saved.pictures not in (None, pictures.digest):
             raise DataError(
                 f"{checkpoint} was trained on other pictures than are there now: put back those "
                 "that the run began with, or begin a new run with --start-from"
@@ -287,10 +290,17 @@ def _take_up(system: System, folder: Path, digest: str) -> None:
         system.resume(saved)
 
 
-def _start(system: System) -> None:
+def _start(system: System, secret: Pictures, fabric: Fabric) -> None:
     start_from = system.configuration.start_from
-    if start_from is not None:
-        system.start_from(load_checkpoint(Path(start_from)))
+    if start_from is None:
+        return
+    path = Path(start_from)
+    if not is_bundle(path):
+        system.start_from(load_checkpoint(path))
+        return
+    spread = np.linspace(0, len(secret) - 1, min(len(secret), _FOLDED_ON)).astype(np.int64)
+    photos, _ = fabric.to_device(photos_of(secret, spread))
+    system.start_from(bundled_checkpoint(path), photos)
 
 
 @dataclass(frozen=True)
@@ -298,6 +308,7 @@ class _RunPictures:
     """What a run is given to see.
 
     Attributes:
+        secret: the training pictures of the secret domain.
         batches: to train on.
         labels: names of the classes.
         held_out: the validation split; None where nothing is held out.
@@ -305,6 +316,7 @@ class _RunPictures:
         left_out: for each source with such pictures, a line on those without a face.
     """
 
+    secret: Pictures
     batches: Batches
     labels: tuple[str, ...]
     held_out: Pictures | None
@@ -335,7 +347,7 @@ def _load(configuration: Configuration, world: World) -> _RunPictures:
     if configuration.data.validation:
         held_out = load_secret(configuration.data, size, "validation", seed, world=world)
     left_out = tuple(_left_out(secret, configuration.data.secret))
-    return _RunPictures(batches, secret.label_names, held_out, digest, left_out)
+    return _RunPictures(secret, batches, secret.label_names, held_out, digest, left_out)
 
 
 def _digest(*domains: Pictures) -> str:
