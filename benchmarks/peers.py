@@ -18,6 +18,7 @@ from dtir_export.graphs import GeneratorGraph, RecognizerGraph, export_graph
 from dtir_sdk import Recognizer, Transfer
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.engines import choose, load, load_chain
+from dtir_sdk.engines.openvino import capabilities
 from dtir_sdk.graphs import bundle_graph
 
 Probabilities = NDArray[np.float32]
@@ -281,14 +282,18 @@ def cpu_peers(
         onnxruntime_peer(subject),
         openvino_peer(subject, "plain", {}),
         openvino_peer(subject, "latency", {"PERFORMANCE_HINT": "LATENCY"}),
-        openvino_peer(
-            subject,
-            "latency f32",
-            {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
-        ),
-        sdk_peer(own, stack, precision="f32"),
         *(sdk_peer(bundle, stack, name=name) for name, bundle in bundles),
     ]
+    # Without bf16, all that stands above is in float32 already.
+    if "BF16" in capabilities():
+        peers += [
+            openvino_peer(
+                subject,
+                "latency f32",
+                {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
+            ),
+            sdk_peer(own, stack, precision="f32"),
+        ]
     if count > 1:
         peers.append(sdk_engine_peer(own, stack, device="cpu", mode="throughput"))
     return peers
