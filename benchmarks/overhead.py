@@ -136,7 +136,9 @@ def overheads(bundle: Bundle, rounds: int) -> list[Overhead]:
         closing(Cascade(bundle, engine="openvino")) as cascade,
     ):
         hint = transfer.engine.precision.partition(",")[0]
-        compiled = [_compiled(bundle.model(name), hint) for name in ("transfer", "recognizer")]
+        compiled = [
+            _compiled(transfer.bundle.model(name), hint) for name in ("transfer", "recognizer")
+        ]
         requests = [one.create_infer_request() for one in compiled]
         requests[0].set_input_tensor(_shared(batch))
         cartoon: Picture = requests[0].get_output_tensor().data

@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from dtir_export.building import build_engines
+from dtir_export.building import build_engines, check_buildable
 from dtir_export.progress import Narrator
 from dtir_export.source import ExportSource, find_source
 from dtir_export.splitting import split_bundle
 from dtir_sdk.batches import BatchRange, check_batches
 from dtir_sdk.bundle import Bundle, FilePrecision, Role
-from dtir_sdk.engines import Choice, choose
 from dtir_sdk.errors import ConfigurationError, DtirError
 
 FAILED, INTERRUPTED = 2, 130
@@ -99,7 +98,8 @@ def export(options: Options, narrator: Narrator) -> Bundle:
     if options.keep_fp32 and not options.int8:
         raise ConfigurationError("--keep-fp32 goes with --int8: FP32 graphs are kept beside those")
     # Before the work of an export, not after it.
-    choice = None if options.engine == "onnx" else choose(options.engine)
+    if options.engine != "onnx":
+        check_buildable(options.engine)
     batches = _batches(options)
     precision: FilePrecision = "fp16" if options.fp16 else "int8" if options.int8 else "fp32"
     source = find_source(options.source)
@@ -117,9 +117,9 @@ def export(options: Options, narrator: Narrator) -> Bundle:
         if precision == "fp32":
             bundle = split_bundle(source.path, output, options.role, options.name, batches)
             _tell_bundle(bundle, narrator)
-            return _built(bundle, choice, narrator)
+            return _built(bundle, options.engine, narrator)
     bundle = _export_graphs(options, source, output, precision, batches, narrator)
-    return _built(bundle, choice, narrator)
+    return _built(bundle, options.engine, narrator)
 
 
 def _batches(options: Options) -> tuple[BatchRange, ...] | None:
@@ -130,9 +130,9 @@ def _batches(options: Options) -> tuple[BatchRange, ...] | None:
     return batches
 
 
-def _built(bundle: Bundle, choice: Choice | None, narrator: Narrator) -> Bundle:
-    if choice is not None:
-        build_engines(bundle, choice, narrator)
+def _built(bundle: Bundle, engine: EngineName, narrator: Narrator) -> Bundle:
+    if engine != "onnx":
+        build_engines(bundle, engine, narrator)
     return bundle
 
 

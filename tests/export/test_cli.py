@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtir_export import building, cli, exporting, source, splitting
+from dtir_export import cli, exporting, source, splitting
 from dtir_sdk.batches import BatchRange
 from dtir_sdk.bundle import Bundle
-from dtir_sdk.engines import Choice
+from dtir_sdk.parties import Transfer
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -123,24 +123,21 @@ def test_an_engine_that_is_not_there_is_told_before_the_export(
 
 
 def test_engines_are_built_of_every_graph_that_was_exported(
-    run_cli: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: Run, bundle: Path, machine: Callable[..., SimpleNamespace]
 ) -> None:
-    chosen = Choice("tensorrt-rtx", "cuda", "asked for")
-    built, closed = [], []
-    engine = SimpleNamespace(close=lambda: closed.append(True))
-    monkeypatch.setattr(cli, "choose", lambda name: chosen if name == chosen.engine else None)
-    monkeypatch.setattr(
-        building, "load", lambda graph, choice: built.append((graph.file, choice)) or engine
-    )
+    fake = machine("rtx")
     code, output, _ = run_cli(bundle, "--role", "edge", "--engine", "tensorrt-rtx")
     assert code == 0
-    ((file, choice),) = built
-    assert (Path(file).parts[-2:], choice) == (("dtir-bundle-edge", "transfer.onnx"), chosen)
-    assert closed == [True]
     assert "tensorrt-rtx: transfer is ready" in output
+    assert len(fake.trt.builds) == 1
+    # The SDK finds it where it looks.
+    with Transfer("dtir-bundle-edge", engine="tensorrt-rtx") as transfer:
+        assert "anew" not in str(transfer.engine)
+    assert len(fake.trt.builds) == 1
     # With onnx, which is the default, nothing is built.
     run_cli(bundle, "--role", "cloud")
-    assert len(built) == 1
+    assert len(fake.trt.builds) == 1
+    assert fake.driver.leftovers() == {}
 
 
 def test_batches_of_engines(run_cli: Run, bundle: Path, tmp_path: Path) -> None:

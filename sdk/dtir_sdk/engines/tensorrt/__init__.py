@@ -9,20 +9,30 @@ from dtir_sdk.engines.base import Device, Problem
 from dtir_sdk.engines.tensorrt.building import (
     BuildOptions,
     BuiltEngine,
+    Compiler,
+    ParsedNetwork,
     build_engine,
+    configure,
 )
+from dtir_sdk.engines.tensorrt.cuda import Cuda
 from dtir_sdk.engines.tensorrt.engine import TensorRtChain, TensorRtEngine, library_problem
 from dtir_sdk.engines.tensorrt.library import Library, LibraryName, open_library
+from dtir_sdk.engines.tensorrt.loading import load_stage
 
 __all__ = [
     "NAME",
     "BuildOptions",
     "BuiltEngine",
+    "Compiler",
+    "Cuda",
     "Library",
     "LibraryName",
+    "ParsedNetwork",
     "TensorRtChain",
     "TensorRtEngine",
     "build_engine",
+    "configure",
+    "load_stage",
     "open_library",
     "problem",
 ]

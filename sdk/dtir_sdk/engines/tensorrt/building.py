@@ -1,18 +1,18 @@
 """An ONNX graph becomes a serialised engine, on what TensorRT 8.6 to 11 and TensorRT-RTX share.
 
-It needs nothing but the library: no torch, no onnx, and for TensorRT-RTX no GPU.
+It needs nothing but the library: no torch, no onnx, and for TensorRT-RTX no GPU. `dtir-export`
+gives a compiler of its own, Polygraphy's.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from dtir_sdk.batches import BatchRange
 from dtir_sdk.engines.base import Graph, Signature
 from dtir_sdk.engines.tensorrt.library import Library
 from dtir_sdk.engines.tensorrt.progress import Bar, TerminalBar, monitor
@@ -65,6 +65,52 @@ class BuiltEngine:
     timings: bytes
 
 
+@dataclass(frozen=True)
+class ParsedNetwork:
+    """A graph that the library has read, to be compiled.
+
+    Attributes:
+        library: the library.
+        graph: the graph.
+        options: how to build.
+        builder: TensorRT's.
+        network: TensorRT's.
+        parser: TensorRT's; it holds the weights.
+    """
+
+    library: Library
+    graph: Graph
+    options: BuildOptions
+    builder: Any
+    network: Any
+    parser: Any
+
+    def profiles(self) -> list[tuple[str, tuple[tuple[int, ...], ...]]]:
+        """Returns the input's name and its least, best and largest shape, for each profile."""
+        port = self.network.get_input(0)
+        sides = tuple(port.shape)[1:]
+        return [
+            (port.name, tuple((n, *sides) for n in (batches.least, batches.best, batches.most)))
+            for batches in self.graph.batches
+        ]
+
+
+class Compiler(Protocol):
+    """Turns a parsed network into a serialised engine."""
+
+    def __call__(self, parsed: ParsedNetwork, timings: bytes, watcher: Any) -> BuiltEngine | None:
+        """Compiles.
+
+        Args:
+            parsed: the network.
+            timings: the timing cache of an earlier build, or nothing.
+            watcher: TensorRT's progress monitor; None where the library has none.
+
+        Returns:
+            The engine; None where the library made none, and it has complained about that.
+        """
+
+
 def build_engine(
     library: Library,
     graph: Graph,
@@ -73,6 +119,7 @@ def build_engine(
     timings: bytes = b"",
     bar: Bar | None = None,
     active: Callable[[], AbstractContextManager[None]] = nullcontext,
+    compiler: Compiler | None = None,
 ) -> BuiltEngine:
     """Builds an engine. Ctrl-C ends the build at its next step (TensorRT 10 and newer).
 
@@ -83,6 +130,7 @@ def build_engine(
         timings: the timing cache of an earlier build on this card.
         bar: shows the progress; None shows a bar on stderr where that is a terminal.
         active: makes a CUDA context current in the thread that builds.
+        compiler: what compiles; None is `compile_network`.
 
     Raises:
         BundleError: the graph's signature is wrong.
@@ -95,7 +143,9 @@ def build_engine(
 
         def work() -> BuiltEngine:
             with active():
-                return _build(library, graph, options, timings, report, cancelled)
+                return _build(
+                    library, graph, options, timings, report, cancelled, compiler or compile_network
+                )
 
         return _interruptible(work, cancelled)
 
@@ -120,6 +170,7 @@ def _build(
     timings: bytes,
     report: Callable[[float], None],
     cancelled: threading.Event,
+    compiler: Compiler,
 ) -> BuiltEngine:
     trt = library.trt
     library.log.errors.clear()
@@ -135,22 +186,38 @@ def _build(
     if not parser.parse(graph.data):
         raise EngineError(f"{library.name} cannot read {graph.file}: {_parser_errors(parser)}")
     graph.check(_network_signature(library, network))
+    parsed = ParsedNetwork(library, graph, options, builder, network, parser)
+    built = compiler(parsed, timings, watcher)
+    if built is None:
+        if cancelled.is_set():
+            raise KeyboardInterrupt
+        raise EngineError(f"{library.name} cannot build {graph.file}: {library.complaints()}")
+    report(1.0)
+    return built
+
+
+def compile_network(parsed: ParsedNetwork, timings: bytes, watcher: Any) -> BuiltEngine | None:
+    """Compiles with the library alone. Arguments and result as of `Compiler`."""
+    builder, trt, options = parsed.builder, parsed.library.trt, parsed.options
     config = builder.create_builder_config()
-    _configure(library, config, graph, network, options)
-    _add_profiles(builder, config, network, graph.batches)
-    keeps_timings = library.name == "tensorrt"
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if not options.tf32 and hasattr(trt.BuilderFlag, "TF32"):
+        config.clear_flag(trt.BuilderFlag.TF32)
+    configure(parsed, config)
+    for name, shapes in parsed.profiles():
+        profile = builder.create_optimization_profile()
+        profile.set_shape(name, *shapes)
+        config.add_optimization_profile(profile)
+    keeps_timings = parsed.library.name == "tensorrt"
     if keeps_timings:
         # A damaged one is refused by the library, which then starts an empty one.
         cache = config.create_timing_cache(timings) or config.create_timing_cache(b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
     if watcher is not None:
         config.progress_monitor = watcher
-    plan = builder.build_serialized_network(network, config)
+    plan = builder.build_serialized_network(parsed.network, config)
     if plan is None:
-        if cancelled.is_set():
-            raise KeyboardInterrupt
-        raise EngineError(f"{library.name} cannot build {graph.file}: {library.complaints()}")
-    report(1.0)
+        return None
     kept = bytes(config.get_timing_cache().serialize()) if keeps_timings else b""
     return BuiltEngine(bytes(plan), kept)
 
@@ -177,42 +244,37 @@ def _network_signature(library: Library, network: Any) -> Signature:
     )
 
 
-def _configure(
-    library: Library,
-    config: Any,
-    graph: Graph,
-    network: Any,
-    options: BuildOptions,
-) -> None:
-    trt = library.trt
-    flags = trt.BuilderFlag
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
-    if not options.tf32 and hasattr(flags, "TF32"):
-        config.clear_flag(flags.TF32)
+def configure(parsed: ParsedNetwork, config: Any) -> None:
+    """Sets what depends on the library's kind and version: cards, memory, arithmetic.
+
+    Args:
+        parsed: the network that is to be compiled.
+        config: TensorRT's builder configuration.
+
+    Raises:
+        ConfigurationError: the library does not build for the cards that were named.
+    """
+    library, options = parsed.library, parsed.options
+    flags = library.trt.BuilderFlag
     # TensorRT-RTX lets a CUDA graph capture only engines that take their memory from us.
     if hasattr(flags, "REQUIRE_USER_ALLOCATION"):
         config.set_flag(flags.REQUIRE_USER_ALLOCATION)
     if not library.strongly_typed:
-        _permit_precision(trt, config, graph, network, options)
+        _permit_precision(parsed, config)
     if options.compute_capabilities:
         _name_cards(library, config, options.compute_capabilities)
 
 
-def _permit_precision(
-    trt: Any,
-    config: Any,
-    graph: Graph,
-    network: Any,
-    options: BuildOptions,
-) -> None:
+def _permit_precision(parsed: ParsedNetwork, config: Any) -> None:
     """Tells TensorRT 8.6, which does not heed the graph's types, what it may compute in."""
+    trt, network, precision = parsed.library.trt, parsed.network, parsed.graph.precision
     # There, contexts for several batch sizes of one profile must be asked for.
     previews = getattr(trt, "PreviewFeature", None)
     if previews is not None and hasattr(previews, "PROFILE_SHARING_0806"):
         config.set_preview_feature(previews.PROFILE_SHARING_0806, True)
-    if graph.precision == "int8":
+    if precision == "int8":
         config.set_flag(trt.BuilderFlag.INT8)
-    if graph.precision == "fp16" and options.half:
+    if precision == "fp16" and parsed.options.half:
         config.set_flag(trt.BuilderFlag.FP16)
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
         # The squares that a normalisation adds up leave the range of FP16.
@@ -238,18 +300,3 @@ def _name_cards(library: Library, config: Any, names: tuple[str, ...]) -> None:
                 f"it builds for {', '.join(served)}"
             )
         config.set_compute_capability(getattr(known, member), number)
-
-
-def _add_profiles(
-    builder: Any,
-    config: Any,
-    network: Any,
-    ranges: Sequence[BatchRange],
-) -> None:
-    port = network.get_input(0)
-    sides = tuple(port.shape)[1:]
-    for batches in ranges:
-        profile = builder.create_optimization_profile()
-        counts = (batches.least, batches.best, batches.most)
-        profile.set_shape(port.name, *((count, *sides) for count in counts))
-        config.add_optimization_profile(profile)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dtir_sdk.engines.base import Graph, Precision
 from dtir_sdk.engines.cache import EngineCache, EngineKey
-from dtir_sdk.engines.tensorrt.building import BuildOptions, build_engine
+from dtir_sdk.engines.tensorrt.building import BuildOptions, Compiler, build_engine
 from dtir_sdk.engines.tensorrt.cuda import Cuda, Gpu
 from dtir_sdk.engines.tensorrt.execution import Stage
 from dtir_sdk.engines.tensorrt.library import Library
@@ -49,6 +49,7 @@ def load_stage(
     precision: Precision,
     cache: EngineCache | None = None,
     options: BuildOptions | None = None,
+    compiler: Compiler | None = None,
 ) -> LoadedStage:
     """Loads a graph's engine; builds it, which takes minutes, where the cache does not have it.
 
@@ -59,6 +60,7 @@ def load_stage(
         precision: `auto` is the file's own; `f32` is FP32 without TF32, of FP32 files only.
         cache: where engines are kept; None is the user's.
         options: how to build; None is the default for this card and precision.
+        compiler: what compiles; None is the library alone.
 
     Raises:
         BundleError: the graph's signature is wrong.
@@ -78,6 +80,7 @@ def load_stage(
             timings=cache.recall(timings),
             bar=TerminalBar(f"{library.name}: building {graph.file} for {cuda.gpu.name} ({why})"),
             active=cuda.active,
+            compiler=compiler,
         )
         if built.timings:
             cache.remember(timings, built.timings)

@@ -344,7 +344,9 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
         ILogger=ILogger,
         TensorIOMode=TensorIOMode,
         MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
-        LayerType=SimpleNamespace(NORMALIZATION="normalization"),
+        LayerType=SimpleNamespace(NORMALIZATION="normalization", SHAPE="shape"),
+        ProfilingVerbosity=SimpleNamespace(LAYER_NAMES_ONLY="names", DETAILED="all"),
+        DeviceType=SimpleNamespace(GPU="gpu", DLA="dla"),
         float32="float32",
         builds=[],
         contexts=0,
@@ -355,18 +357,18 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
         capturable=True,
     )
     if old:
-        trt.NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0)
-        trt.BuilderFlag = SimpleNamespace(
+        trt.NetworkDefinitionCreationFlag = _members(EXPLICIT_BATCH=0)
+        trt.BuilderFlag = _members(
             TF32="tf32", FP16="fp16", INT8="int8", OBEY_PRECISION_CONSTRAINTS="obey"
         )
         trt.PreviewFeature = SimpleNamespace(PROFILE_SHARING_0806="sharing")
     else:
-        trt.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
-        trt.BuilderFlag = SimpleNamespace(TF32="tf32")
+        trt.NetworkDefinitionCreationFlag = _members(STRONGLY_TYPED=1)
+        trt.BuilderFlag = _members(TF32="tf32")
         trt.IProgressMonitor = IProgressMonitor
         trt.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
     if rtx:
-        trt.BuilderFlag.REQUIRE_USER_ALLOCATION = "user-allocation"
+        trt.BuilderFlag = _members(TF32="tf32", REQUIRE_USER_ALLOCATION="user-allocation")
         trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager", LAZY="lazy")
         trt.ComputeCapability = SimpleNamespace(SM86="sm86", SM89="sm89")
 
@@ -380,6 +382,8 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
             self.timings: bytes | None = None
             self.cards: dict[int, str] = {}
             self.num_compute_capabilities = 0
+            self.DLA_core, self.default_device_type = -1, trt.DeviceType.GPU
+            self.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
             if not rtx:
                 # Named here and not in the class: TensorRT alone has no such method.
                 self.create_timing_cache = self._create_timing_cache
@@ -395,6 +399,11 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
 
         def clear_flag(self, flag):
             self.flags.discard(flag)
+
+        def get_flag(self, flag):
+            return flag in self.flags
+
+        num_optimization_profiles = property(lambda self: len(self.profiles))
 
         def set_preview_feature(self, feature, on):
             assert on
@@ -412,7 +421,23 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
             self.timings = cache
 
         def get_timing_cache(self):
-            return SimpleNamespace(serialize=lambda: b"timings " + trt.__version__.encode())
+            return TimingCache()
+
+    class TimingCache:
+        def combine(self, other, ignore_mismatch):
+            assert other is not None
+            assert ignore_mismatch
+            return True
+
+        def serialize(self):
+            return HostMemory(b"timings " + trt.__version__.encode())
+
+    class HostMemory(bytes):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
 
     class Profile:
         def __init__(self) -> None:
@@ -424,7 +449,7 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
     class Network:
         def __init__(self) -> None:
             self.ports: dict[str, list[Any]] = {"in": [], "out": []}
-            self.layers = [SimpleNamespace(type="normalization", precision=None)]
+            self.layers = [SimpleNamespace(name="norm", type="normalization", precision=None)]
             self.data = b""
 
         num_inputs = property(lambda self: len(self.ports["in"]))
@@ -439,6 +464,9 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
 
         def get_layer(self, number):
             return self.layers[number]
+
+        def __iter__(self):
+            return iter(self.layers)
 
     class Builder:
         def __init__(self, log) -> None:
@@ -490,7 +518,12 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
                     kind = value.type.tensor_type
                     shape = [side.dim_value or -1 for side in kind.shape.dim]
                     self.network.ports[key].append(
-                        SimpleNamespace(name=value.name, dtype=_TYPES[kind.elem_type], shape=shape)
+                        SimpleNamespace(
+                            name=value.name,
+                            dtype=_TYPES[kind.elem_type],
+                            shape=shape,
+                            is_shape_tensor=False,
+                        )
                     )
             return True
 
@@ -645,6 +678,11 @@ def fake_tensorrt(driver: FakeDriver, kind: str = "10.9") -> SimpleNamespace:
         Context.is_stream_capturable = lambda *_: trt.capturable
     trt.Builder, trt.OnnxParser, trt.Runtime = Builder, Parser, Runtime
     return trt
+
+
+def _members(**values: Any) -> SimpleNamespace:
+    """An enumeration, as those of the bindings: with `__members__`."""
+    return SimpleNamespace(**values, __members__=values)
 
 
 def _steps(watcher: Any) -> bool:
