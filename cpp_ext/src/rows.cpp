@@ -1,11 +1,14 @@
 #include "rows.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <type_traits>
 
 // DTIR_CLONES is set by CMake where the compiler can compile for several levels of x86-64 and the
 // C library picks one at run time.
 #ifdef DTIR_CLONES
+#include <immintrin.h>  // declares the built-in functions
+
 #define DTIR_VERSION(name) __attribute__((target(name)))
 #define DTIR_VERSIONS                                                               \
   __attribute__((target_clones("default", "arch=x86-64-v2", "arch=x86-64-v3", "arch=x86-64-v4")))
@@ -23,9 +26,10 @@ using Bytes16 = std::uint8_t __attribute__((vector_size(16)));
 using Shorts8 = std::uint16_t __attribute__((vector_size(16)));
 using Integers4 = std::int32_t __attribute__((vector_size(16)));
 using Words2 = std::uint64_t __attribute__((vector_size(16)));
-using Bytes32 = std::uint8_t __attribute__((vector_size(32)));
-using Words4 = std::uint64_t __attribute__((vector_size(32)));
+using Chars32 = char __attribute__((vector_size(32)));
+using SignedShorts16 = std::int16_t __attribute__((vector_size(32)));
 using Integers8 = std::int32_t __attribute__((vector_size(32)));
+using Words4 = std::uint64_t __attribute__((vector_size(32)));
 using Floats4 = float __attribute__((vector_size(16)));
 using Floats8 = float __attribute__((vector_size(32)));
 
@@ -61,38 +65,63 @@ DTIR_HD Floats4 to_floats(std::uint64_t bytes) {
   return __builtin_convertvector(reinterpret_cast<Integers4>(wide), Floats4);
 }
 
-// The first pixel in the lower half, the second in the upper.
-template <int pixel>
-DTIR_HD Floats8 pair_to_floats(std::uint64_t pair) {
-  const Bytes32 bytes = reinterpret_cast<Bytes32>(Words4{pair, pair, pair, pair});
-  const Bytes32 zero{};
-  constexpr int p = pixel + 16;
-  const Bytes32 wide = __builtin_shufflevector(
-      bytes, zero, 0, 32, 32, 32, 1, 32, 32, 32, 2, 32, 32, 32, 3, 32, 32, 32,
-      p, 32, 32, 32, p + 1, 32, 32, 32, p + 2, 32, 32, 32, p + 3, 32, 32, 32);
-  return __builtin_convertvector(reinterpret_cast<Integers8>(wide), Floats8);
-}
+// Bilinear between pairs of pixels, in two ways; each gives the result times its `kOne`.
+template <bool wide>
+struct Mixer;
 
-// Bilinear between two pairs of pixels; `wide` for processors with vectors of 32 bytes.
-template <int pixel, bool wide>
-DTIR_HD Floats4 between(std::uint64_t upper, std::uint64_t lower, float right, float down) {
-  if constexpr (wide) {
-    const Floats8 above = pair_to_floats<pixel>(upper);
-    const Floats8 pair = above + (pair_to_floats<pixel>(lower) - above) * down;
-    const Floats4 first = __builtin_shufflevector(pair, pair, 0, 1, 2, 3);
-    const Floats4 second = __builtin_shufflevector(pair, pair, 4, 5, 6, 7);
-    return first + (second - first) * right;
-  } else {
+template <>
+struct Mixer<false> {
+  using Down = float;
+  static constexpr float kOne = 1.0f;
+
+  DTIR_HD static Down weigh(float down) { return down; }
+
+  template <int pixel>
+  DTIR_HD static Floats4 mix_pair(std::uint64_t upper, std::uint64_t lower, float right,
+                                  Down down) {
     const Floats4 above = to_floats(upper), above_next = to_floats(upper >> (8 * pixel));
     const Floats4 first = above + (to_floats(lower) - above) * down;
     const Floats4 second = above_next + (to_floats(lower >> (8 * pixel)) - above_next) * down;
     return first + (second - first) * right;
   }
-}
+};
+
+#ifdef DTIR_CLONES
+// For processors with vectors of 32 bytes: downwards in integers, which takes half the steps.
+template <>
+struct Mixer<true> {
+  using Down = std::int32_t;  // weight of the lower pixel << 16 | weight of the upper one
+  static constexpr float kOne = 1 << 14;
+
+  DTIR_HD static Down weigh(float down) {
+    const auto lower = static_cast<std::int32_t>(down * kOne + 0.5f);
+    return (1 << 14) + lower * 0xFFFF;
+  }
+
+  template <int pixel>
+  DTIR_HD static Floats4 mix_pair(std::uint64_t upper, std::uint64_t lower, float right,
+                                  Down down) {
+    const Words4 uppers{upper, upper, upper, upper}, lowers{lower, lower, lower, lower};
+    const Words4 both = __builtin_shufflevector(uppers, lowers, 0, 5, 2, 7);
+    // To 16 bits, upper beside lower; the second pixel in the upper half. -1 makes a zero.
+    constexpr char p = pixel, q = pixel + 8;
+    constexpr Chars32 order{0, -1, 8,     -1, 1, -1,    9,     -1, 2,     -1, 10,    -1, 3,     -1, 11,    -1,
+                            p, -1, q, -1, p + 1, -1, q + 1, -1, p + 2, -1, q + 2, -1, p + 3, -1, q + 3, -1};
+    const auto words = reinterpret_cast<SignedShorts16>(
+        __builtin_ia32_pshufb256(reinterpret_cast<Chars32>(both), order));
+    const auto weights = reinterpret_cast<SignedShorts16>(Integers8{} + down);
+    const Floats8 mixed = __builtin_convertvector(
+        reinterpret_cast<Integers8>(__builtin_ia32_pmaddwd256(words, weights)), Floats8);
+    const Floats4 first = __builtin_shufflevector(mixed, mixed, 0, 1, 2, 3);
+    const Floats4 second = __builtin_shufflevector(mixed, mixed, 4, 5, 6, 7);
+    return first + (second - first) * right;
+  }
+};
+#endif
 
 template <bool swap>
-DTIR_HD void store_rounded(Floats4 pixel, std::uint8_t* out) {
-  const Floats4 shifted = pixel + kRounder;
+DTIR_HD void store_rounded(Floats4 pixel, float scale, std::uint8_t* out) {
+  const Floats4 shifted = pixel * scale + kRounder;
   const Bytes16 bits = reinterpret_cast<const Bytes16&>(shifted);
   Bytes4 bytes;
   if constexpr (swap) {
@@ -103,39 +132,87 @@ DTIR_HD void store_rounded(Floats4 pixel, std::uint8_t* out) {
   std::memcpy(out, &bytes, sizeof bytes);
 }
 
+// Where the pixels of a line lie in the source, in bytes, and their weights.
+template <bool wide, typename Offset>
+struct Places {
+  Offset offsets[kChunk];
+  float right[kChunk];
+  typename Mixer<wide>::Down down[kChunk];
+  Offset furthest = 0;
+};
+
 // `checked` for pairs of which some may end behind the picture.
-template <int pixel, bool swap, bool wide, bool checked>
-DTIR_HD void mix_pairs(const Source& source, const std::ptrdiff_t* offsets, const float* right,
-                       const float* down, int count, std::uint8_t* out) {
-  const std::ptrdiff_t below = source.height > 1 ? source.stride : 0;
+template <int pixel, bool swap, bool wide, bool checked, typename Offset>
+DTIR_HD void mix_pairs(const Source& source, const Places<wide, Offset>& places, int count,
+                       std::uint8_t* out) {
+  // Of their own: `out`, which is bytes, might otherwise be the source's members.
+  const std::uint8_t *const pixels = source.pixels, *const end = source.end;
+  const std::uint8_t* const below = pixels + (source.height > 1 ? source.stride : 0);
   for (int i = 0; i < count; ++i) {
-    const std::uint8_t* place = source.pixels + offsets[i];
-    const std::uint64_t upper = checked ? load_pair(place, source.end) : load<std::uint64_t>(place);
+    const std::ptrdiff_t offset = places.offsets[i];
+    const std::uint64_t upper =
+        checked ? load_pair(pixels + offset, end) : load<std::uint64_t>(pixels + offset);
     const std::uint64_t lower =
-        checked ? load_pair(place + below, source.end) : load<std::uint64_t>(place + below);
-    store_rounded<swap>(between<pixel, wide>(upper, lower, right[i], down[i]), out + i * kChannels);
+        checked ? load_pair(below + offset, end) : load<std::uint64_t>(below + offset);
+    store_rounded<swap>(Mixer<wide>::template mix_pair<pixel>(upper, lower, places.right[i],
+                                                              places.down[i]),
+                        1.0f / Mixer<wide>::kOne, out + i * kChannels);
+  }
+}
+
+// `inside` for lines of which no pixel needs to be replicated: the same taps with fewer steps.
+template <int pixel, bool inside, bool wide, typename Offset>
+DTIR_HD void find_places(const Source& source, const Line& line, int count,
+                         Places<wide, Offset>& places) {
+  const Offset stride = static_cast<Offset>(source.stride);
+  const int width = source.width, height = source.height;
+  Offset furthest = 0;
+  for (int i = 0; i < count; ++i) {
+    const float column = line.x + line.step_x * static_cast<float>(i);
+    const float row = line.y + line.step_y * static_cast<float>(i);
+    const Taps x = inside ? inner_taps(column) : replicated_taps(column, width);
+    const Taps y = inside ? inner_taps(row) : replicated_taps(row, height);
+    const Offset offset = y.first * stride + x.first * pixel;
+    places.offsets[i] = offset;
+    furthest = offset > furthest ? offset : furthest;
+    places.right[i] = x.weight;
+    places.down[i] = Mixer<wide>::weigh(y.weight);
+  }
+  places.furthest = furthest;
+}
+
+// Whether all of a line's positions on one axis are 0 or more and less than length - 1.
+DTIR_HD bool lies_inside(float start, float step, int count, int length) {
+  const float end = start + step * static_cast<float>(count - 1);
+  const float most = static_cast<float>(length - 1);
+  return start >= 0.0f && end >= 0.0f && start < most && end < most;
+}
+
+template <int pixel, bool swap, bool wide, typename Offset>
+DTIR_HD void sample(const Source& source, const Line& line, int count, std::uint8_t* out) {
+  Places<wide, Offset> places;
+  if (lies_inside(line.x, line.step_x, count, source.width) &&
+      lies_inside(line.y, line.step_y, count, source.height)) [[likely]] {
+    find_places<pixel, true>(source, line, count, places);
+  } else {
+    find_places<pixel, false>(source, line, count, places);
+  }
+  const std::ptrdiff_t below = source.height > 1 ? source.stride : 0;
+  const std::ptrdiff_t room = source.end - source.pixels;
+  if (places.furthest + below + static_cast<std::ptrdiff_t>(sizeof(std::uint64_t)) <= room) {
+    mix_pairs<pixel, swap, wide, false>(source, places, count, out);
+  } else {
+    mix_pairs<pixel, swap, wide, true>(source, places, count, out);
   }
 }
 
 template <int pixel, bool swap, bool wide>
 DTIR_HD void sample(const Source& source, const Line& line, int count, std::uint8_t* out) {
-  std::ptrdiff_t offsets[kChunk];
-  float right[kChunk], down[kChunk];
-  std::ptrdiff_t furthest = 0;
-  for (int i = 0; i < count; ++i) {
-    const Taps x = replicated_taps(line.x + line.step_x * static_cast<float>(i), source.width);
-    const Taps y = replicated_taps(line.y + line.step_y * static_cast<float>(i), source.height);
-    offsets[i] = y.first * source.stride + x.first * pixel;
-    furthest = offsets[i] > furthest ? offsets[i] : furthest;
-    right[i] = x.weight;
-    down[i] = y.weight;
-  }
-  const std::ptrdiff_t below = source.height > 1 ? source.stride : 0;
-  const std::ptrdiff_t room = source.end - source.pixels;
-  if (furthest + below + static_cast<std::ptrdiff_t>(sizeof(std::uint64_t)) <= room) {
-    mix_pairs<pixel, swap, wide, false>(source, offsets, right, down, count, out);
+  // Half as wide, offsets are found twice as fast.
+  if (source.end - source.pixels <= std::numeric_limits<std::int32_t>::max()) [[likely]] {
+    sample<pixel, swap, wide, std::int32_t>(source, line, count, out);
   } else {
-    mix_pairs<pixel, swap, wide, true>(source, offsets, right, down, count, out);
+    sample<pixel, swap, wide, std::ptrdiff_t>(source, line, count, out);
   }
 }
 
@@ -188,7 +265,7 @@ DTIR_HD void average(const float* sums, const int* begins, const float* weights,
     for (int tap = 1; tap < tap_count; ++tap) {
       sum += load<Floats4>(from + tap * kChannels) * weight[tap];
     }
-    store_rounded<false>(sum, out + i * 4);
+    store_rounded<false>(sum, 1.0f, out + i * 4);
   }
 }
 

@@ -45,6 +45,12 @@ DTIR_HD Taps replicated_taps(float position, int length) {
   return {first, inside - static_cast<float>(first)};
 }
 
+// The same for a position of 0 or more and less than length - 1.
+DTIR_HD Taps inner_taps(float position) {
+  const int first = static_cast<int>(position);
+  return {first, position - static_cast<float>(first)};
+}
+
 DTIR_HD float mix(float from, float to, float weight) { return from + (to - from) * weight; }
 
 // The source pixels begin..end-1 that one pixel of an area reduction averages, with their weights.

@@ -276,3 +276,22 @@ def test_nothing_behind_the_frame_is_read():
         [sys.executable, "-c", _AT_THE_END_OF_MEMORY], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "read no more\n"), done.stderr
+
+
+def test_rows_that_lie_gigabytes_apart():
+    """Offsets beyond 31 bits; what is not touched takes no memory."""
+    rows, width, stride = 3, 40, 1_200_000_000
+    try:
+        memory = np.zeros((rows - 1) * stride + width * 3, np.uint8)
+    except MemoryError:
+        pytest.skip("this machine does not lend out gigabytes that are not used")
+    frame = np.lib.stride_tricks.as_strided(memory, (rows, width, 3), (stride, 3, 1))
+    frame[:] = noise(rows, width)
+    transform = placed((0.3, 0.7, 0.5, 0.5), 16, frame.shape)[None]
+    found = dtir_ext.crop_faces(frame, transform, 16)
+    assert np.array_equal(found, dtir_ext.crop_faces(frame.copy(), transform, 16))
+    cartoon = noise(16, 16, 1)[None]
+    packed = frame.copy()
+    dtir_ext.paste_faces(frame, cartoon, transform)
+    dtir_ext.paste_faces(packed, cartoon, transform)
+    assert np.array_equal(frame, packed)
