@@ -45,9 +45,10 @@ class Recognition:
             row: float32 [K], the probabilities.
             labels: the K labels.
         """
-        best = int(row.argmax())
+        # A list is quicker than NumPy for so few, the more so after a network has run.
         values = row.tolist()
-        return cls(labels[best], values[best], dict(zip(labels, values, strict=True)))
+        most = max(values)
+        return cls(labels[values.index(most)], most, dict(zip(labels, values, strict=True)))
 
 
 class _Party(Closing):

@@ -94,7 +94,7 @@ def check_crops(array: object, size: int) -> Picture:
             f"picture must have the shape [{size}, {size}, 3] or [N, {size}, {size}, 3], and has "
             f"{list(checked.shape)}: a Pipeline takes whole frames"
         )
-    return np.ascontiguousarray(checked).reshape(-1, size, size, 3)
+    return np.ascontiguousarray(checked if checked.ndim == 4 else checked[np.newaxis])
 
 
 def _check_bytes(array: object, name: str) -> Picture:
