@@ -20,6 +20,8 @@ from dtir_sdk.errors import EngineError
 _SLOW_HALF = frozenset({(6, 1)})
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _MEBI = 1 << 20
+# Not an extra: with TensorRT-RTX or torch, `dtir[tensorrt]` would bring TensorRT, too.
+_BINDINGS_REMEDY = "pip install cuda-bindings cuda-core"
 _DRIVER_REMEDY = "install the NVIDIA driver, and check it with nvidia-smi"
 
 
@@ -56,9 +58,7 @@ class Driver:
         try:
             from cuda.bindings import driver
         except ImportError as error:
-            raise EngineError('cuda-bindings is not installed: pip install "dtir[tensorrt]"') from (
-                error
-            )
+            raise EngineError(f"cuda-bindings is not installed: {_BINDINGS_REMEDY}") from error
         self.names = driver
         try:
             self("cuInit", 0)
@@ -214,7 +214,7 @@ def missing() -> Problem | None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        return Problem("cuda-bindings is not installed", 'pip install "dtir[tensorrt]"')
+        return Problem("cuda-bindings is not installed", _BINDINGS_REMEDY)
     return None
 
 

@@ -59,7 +59,7 @@ def view(array: object, tensor: Tensor, stream: int, device: int, *, written: bo
         from cuda.core.utils import StridedMemoryView
     except ImportError as error:
         raise EngineError(
-            'arrays on the GPU need cuda-core: pip install "dtir[tensorrt]"'
+            "arrays on the GPU need cuda-core: pip install cuda-bindings cuda-core"
         ) from error
     try:
         found = StridedMemoryView.from_any_interface(array, stream_ptr=stream)
