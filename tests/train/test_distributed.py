@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed
 
 from dtir_sdk.errors import ConfigurationError, DataError, DtirError
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint
@@ -314,8 +315,9 @@ def test_bad_data_is_told_once(tmp_path, command):
         words = [f"--run={tmp_path / 'run'}", "--data.secret=nowhere", *more]
         done = replace(command, launcher=launcher).run("fit", "tiny", *words)
         assert done.returncode != 0
-        (line,) = told(done.stderr)
-        assert "nowhere: no such folder" in line
+        lines = told(done.stderr)
+        assert len(lines) == 1, done.stderr
+        assert "nowhere: no such folder" in lines[0]
 
 
 @pytest.fixture
@@ -356,8 +358,49 @@ def test_torchruns_processes_must_share_the_batch(torchrun, small, tmp_path):
 
 def test_the_error_of_one_process_is_raised_in_all(monkeypatch):
     monkeypatch.setattr(World, "gather", lambda _, value: [None, DataError("broken"), value])
+    monkeypatch.setattr(distributed, "barrier", lambda: None)
     with pytest.raises(DataError, match="broken"):
         World(2, 3, 2, 3).together(lambda: 5)
+
+
+LATE = """
+import time
+from torch import distributed
+from dtir_sdk.errors import DataError
+from dtir_train.distributed import World
+
+class Late(World):
+    def gather(self, value):
+        gathered = super().gather(value)
+        time.sleep(self.rank)
+        print("known", time.monotonic(), flush=True)
+        return gathered
+
+def work():
+    if distributed.get_rank() == 0:
+        raise DataError("broken")
+
+distributed.init_process_group("gloo")
+try:
+    Late(distributed.get_rank(), 2).together(work)
+except DataError:
+    print("ended", time.monotonic(), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_none_ends_before_all_know_why(tmp_path):
+    """Who still gathers would take the one that ended for lost, and say so beside its error."""
+    script = tmp_path / "late.py"
+    script.write_text(LATE)
+    words = [sys.executable, *TORCHRUN, str(script)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    times: dict[str, list[float]] = {"known": [], "ended": []}
+    for line in done.stdout.splitlines():
+        what, _, when = line.partition(" ")
+        times[what].append(float(when))
+    assert len(times["known"]) == len(times["ended"]) == 2
+    assert max(times["known"]) <= min(times["ended"])
 
 
 def test_alone_work_is_done_as_it_is():

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -83,10 +83,21 @@ class World:
             result = work()
         except DtirError as caught:
             error = caught
-        for raised in self.gather(error):
-            if raised is not None:
-                raise raised
+        raised = [caught for caught in self.gather(error) if caught is not None]
+        if raised:
+            self._wait_until_all_know()
+            raise raised[0]
         return cast("_Result", result)
+
+    def _wait_until_all_know(self) -> None:
+        """Keeps this process until all have gathered what it is about to end with.
+
+        Who is still gathering when another one ends would take that one for lost.
+        """
+        if self.size > 1:
+            # A process that ends once all know may be missed by those that still wait here.
+            with suppress(RuntimeError):
+                distributed.barrier()
 
 
 ALONE = World()
