@@ -20,7 +20,9 @@ def averaged_copy(network: nn.Module, decay: float) -> AveragedModel:
     """
 
     def follow(averaged: _Tensors, current: _Tensors, updates: Tensor | int) -> None:
-        count = float(updates)
+        # What is given here was moved to the weights' device: reading it would wait for a GPU.
+        count = float(copy.n_averaged)
         get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averaged, current, updates)
 
-    return AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
+    copy = AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
+    return copy

@@ -65,6 +65,15 @@ class TrainedNetworks:
     step: int
 
 
+@dataclass(frozen=True)
+class TrainedRecognizer:
+    """A recognizer that reads photos: float32, on the CPU, in eval mode, and what it reads."""
+
+    network: Recognizer
+    configuration: Configuration
+    labels: tuple[str, ...]
+
+
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Writes a checkpoint atomically: the old file stands until the new one is on the disk.
 
@@ -177,13 +186,42 @@ def tensors_sha256(tensors: Mapping[str, Tensor], before: bytes = b"") -> str:
     return digest.hexdigest()
 
 
+def reads_photos(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds a recognizer of photos alone, not a system."""
+    return set(checkpoint.tensors) == {"recognizer"}
+
+
+def load_recognizer(path: Path) -> TrainedRecognizer:
+    """Loads what `dtir-train fit-recognizer` trained, from its file or its folder.
+
+    Raises:
+        ConfigurationError: as `load_trained`, and where the checkpoint is a whole system's.
+    """
+    checkpoint = load_checkpoint(path)
+    if not reads_photos(checkpoint):
+        raise ConfigurationError(
+            f"{path}: a system, whose recognizer reads cartoons: name a recognizer of photos, "
+            "which `dtir-train fit-recognizer` trains"
+        )
+    with torch.device("cpu"):
+        network = build_recognizer(checkpoint.configuration.networks, len(checkpoint.labels))
+    _give_weights(network, checkpoint, "recognizer", path)
+    return TrainedRecognizer(network, checkpoint.configuration, checkpoint.labels)
+
+
 def load_trained(path: Path) -> TrainedNetworks:
     """Loads the networks to deploy from a checkpoint file or a run's folder.
 
     Raises:
-        ConfigurationError: as `load_checkpoint`, or where weights and configuration disagree.
+        ConfigurationError: as `load_checkpoint`, where weights and configuration disagree, and
+            where the checkpoint is of a recognizer alone.
     """
     checkpoint = load_checkpoint(path)
+    if reads_photos(checkpoint):
+        raise ConfigurationError(
+            f"{path}: a recognizer of photos alone: name a run of `dtir-train fit`, which has all "
+            "networks"
+        )
     sizes = checkpoint.configuration.networks
     with torch.device("cpu"):
         transfer = build_generator(sizes)
@@ -195,15 +233,20 @@ def load_trained(path: Path) -> TrainedNetworks:
         ("restorer", restorer),
     )
     for name, network in networks:
-        weights = checkpoint.tensors.get(f"averaged/{name}") or checkpoint.tensors.get(name, {})
-        try:
-            network.load_state_dict(dict(weights))
-        except RuntimeError as error:
-            raise ConfigurationError(
-                f"{path}: the weights of the {name} do not fit the configuration saved with them: "
-                "the file was changed, train again or use an earlier one"
-            ) from error
-        network.eval().requires_grad_(False)
+        _give_weights(network, checkpoint, name, path)
     return TrainedNetworks(
         transfer, recognizer, restorer, checkpoint.configuration, checkpoint.labels, checkpoint.step
     )
+
+
+def _give_weights(network: torch.nn.Module, checkpoint: Checkpoint, name: str, path: Path) -> None:
+    """Loads a network's averaged weights, where there are any, and freezes it."""
+    weights = checkpoint.tensors.get(f"averaged/{name}") or checkpoint.tensors.get(name, {})
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{path}: the weights of the {name} do not fit the configuration saved with them: "
+            "the file was changed, train again or use an earlier one"
+        ) from error
+    network.eval().requires_grad_(False)

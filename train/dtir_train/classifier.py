@@ -84,20 +84,24 @@ def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, labels.float())
 
 
-def batches_of(pictures: Pictures, data: Data, epochs: float, seed: int = 0) -> tuple[Batch, int]:
-    """Makes batches of 16 of pictures, varied as `data` says.
+def batches_of(
+    pictures: Pictures, data: Data, epochs: float, seed: int = 0, batch_size: int = _BATCH
+) -> tuple[Batch, int]:
+    """Makes batches of pictures, varied as `data` says; on a GPU where there is one.
 
     Args:
         pictures: with labels int64 [N] or [N, A].
         data: how to vary them.
         epochs: passes over them.
         seed: of shuffles and variation.
+        batch_size: pictures a step.
 
     Returns:
         Step to pictures and labels, and the number of steps that the passes take, 1 or more.
     """
     # Target pictures are not used: any set fills their place in a batch.
-    batches = Batches(pictures, pictures, data, _BATCH, seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batches = Batches(pictures, pictures, data, batch_size, seed, device=device)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         drawn = batches[step]

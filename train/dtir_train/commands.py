@@ -18,6 +18,7 @@ from dtir_train.evaluation.summary import summary
 from dtir_train.evaluation.table_2 import table_2
 from dtir_train.evaluation.table_3 import table_3
 from dtir_train.evaluation.table_4 import table_4
+from dtir_train.photo_recognizer import fit_recognizer
 from dtir_train.training import Execution, dry_run, fit, resume
 
 # What Fabric tells about its choices is said in the configuration already.
@@ -74,6 +75,8 @@ def resume_command(
     """
     resume(run, execution)
 
+
+app.command(fit_recognizer)
 
 evaluate = tyro.extras.SubcommandApp()
 evaluate.command(summary)

@@ -249,10 +249,11 @@ class Configuration:
             start from (a bundle has no discriminator: that one starts from random ones); those of
             fewer channels are widened (a multiple of them), and compute the same at first; with
             c times as many, divide the learning rate by c. Skip connections are added to those
-            without. The recognizer only where it reads the same labels by the same backbone. None
-            starts from random weights.
+            without. Of a recognizer of other labels all but the last layer, and nothing of one of
+            another backbone. None starts from random weights.
         teacher: checkpoint, folder of a run, or full FP32 bundle, of the same picture size and
-            labels, from which this run's networks learn too. None does without.
+            labels, from which this run's networks learn too; or of a recognizer of photos alone
+            (`dtir-train fit-recognizer`), which teaches its answers. None does without.
         distillation: how they learn from it.
     """
 
@@ -356,8 +357,20 @@ PRESETS: dict[PresetName, Configuration] = {
             round_to_bytes=False,
         ),
     ),
+    # For a GPU: on two cores it would take days.
     "base": Configuration(
-        Networks(image_size=128), Data(), Recipe(epochs=60, constant_epochs=30, settle_epochs=4)
+        Networks(image_size=128),
+        Data(),
+        Recipe(
+            epochs=30,
+            constant_epochs=15,
+            settle_epochs=2,
+            batch_size=32,
+            gradient_penalty=1.0,
+            adversarial_weight=3.0,
+            restoration_weight=30.0,
+            similarity_weight=10.0,
+        ),
     ),
     "edge": Configuration(
         Networks(

@@ -5,6 +5,9 @@ learns to draw the teacher's cartoons, through features on the way (FitNets, Rom
 GAN Compression, Li et al., 2020); its recognizer learns how sure the teacher is of each label
 (Hinton et al., 2015). Recognizer and restore generator read the student's own cartoons throughout:
 they are a set with its transfer generator.
+
+A teacher may also be a recognizer alone, trained on photos: then the student's recognizer learns
+to answer for a cartoon what that one answers for the photo.
 """
 
 from __future__ import annotations
@@ -24,7 +27,14 @@ from dtir_sdk.bundle import MANIFEST
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.bundled_networks import is_bundle, load_networks
 from dtir_train.channel import send
-from dtir_train.checkpoint import CHECKPOINT_NAME
+from dtir_train.checkpoint import (
+    CHECKPOINT_NAME,
+    TrainedNetworks,
+    TrainedRecognizer,
+    load_checkpoint,
+    load_recognizer,
+    reads_photos,
+)
 from dtir_train.configuration import Configuration, Distillation
 from dtir_train.losses import dissimilarity_loss, divergence
 from dtir_train.networks import Generator
@@ -52,26 +62,31 @@ class Lesson:
     """What the teacher makes of a batch of photos; float32, without a gradient.
 
     Attributes:
-        cartoons: [N, 3, S, S] in [-1, 1].
-        features: of its transfer generator, halfway and after the last block, [N, C, S/4, S/4].
-        logits: [N, K] of its recognizer for its own cartoons, rounded to bytes.
+        cartoons: [N, 3, S, S] in [-1, 1]; None of a recognizer alone.
+        features: of its transfer generator, halfway and after the last block, [N, C, S/4, S/4];
+            None of a recognizer alone.
+        logits: [N, K] of its recognizer for its own cartoons, rounded to bytes, or of a recognizer
+            alone for the photos.
         restored: [N, 3, S, S] in [-1, 1], from the same; None where it is given no weight.
     """
 
-    cartoons: Tensor
-    features: tuple[Tensor, Tensor]
+    cartoons: Tensor | None
+    features: tuple[Tensor, Tensor] | None
     logits: Tensor
     restored: Tensor | None
 
 
 class Teacher:
-    """The networks of a trained run, frozen, with averaged weights.
+    """The networks of a trained run, or a recognizer of photos alone; frozen, averaged weights.
 
     Args:
         configuration: the student's, with a teacher.
         labels: names of the student's classes.
         fabric: gives device and precision.
         compiled: compile the networks with torch.compile.
+
+    Attributes:
+        channels: first width of its transfer generator; None for a recognizer alone.
 
     Raises:
         ConfigurationError: where the teacher is missing or broken, another one than the run began
@@ -93,7 +108,11 @@ class Teacher:
                 f"teacher {path}: its checkpoint is another one than this run began with (SHA-256 "
                 f"{expected[:12]}...): put that one back, or begin a new run"
             )
-        trained = load_networks(path)
+        trained: TrainedNetworks | TrainedRecognizer
+        if is_bundle(path) or not reads_photos(load_checkpoint(path)):
+            trained = load_networks(path)
+        else:
+            trained = load_recognizer(path)
         size, own = configuration.networks.image_size, trained.configuration.networks
         if own.image_size != size:
             raise ConfigurationError(
@@ -105,15 +124,21 @@ class Teacher:
                 f"teacher {path}: it reads {', '.join(trained.labels)}, the data has "
                 f"{', '.join(labels)}: choose a teacher of the same labels"
             )
-        self.channels = own.channels
         self._fabric = fabric
         self._restores = configuration.distillation.restoration_weight > 0
-        for network in (trained.transfer, trained.recognizer, trained.restorer):
+        self.channels: int | None = None
+        self._transfer: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
+        self._recognizer: Callable[[Tensor], Tensor]
+        if isinstance(trained, TrainedRecognizer):
             # torch's overloads leave memory_format out.
+            trained.network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._recognizer = torch.compile(trained.network) if compiled else trained.network
+            return
+        self.channels = own.channels
+        for network in (trained.transfer, trained.recognizer, trained.restorer):
             network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._transfer: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
         self._transfer = trained.transfer.with_features
-        self._recognizer: Callable[[Tensor], Tensor] = trained.recognizer
+        self._recognizer = trained.recognizer
         self._restorer: Callable[[Tensor], Tensor] = trained.restorer
         if compiled:
             self._transfer = torch.compile(self._transfer)
@@ -124,6 +149,8 @@ class Teacher:
     def lesson(self, photos: Tensor) -> Lesson:
         """Shows the teacher photos float32 [N, 3, S, S] in [-1, 1]."""
         with self._fabric.autocast():
+            if self._transfer is None:
+                return Lesson(None, None, self._recognizer(photos), None)
             cartoons, halfway, end = self._transfer(photos)
             arrived = send(cartoons)
             logits = self._recognizer(arrived)
@@ -198,13 +225,16 @@ def distillation_losses(
     nothing = torch.zeros((), device=logits.device)
     if lesson is None:
         return DistillationLosses(nothing, nothing, nothing, nothing, nothing)
-    missed = [
-        ((own - taught).square().mean(dim=(1, 2, 3)) / taught.var(dim=(1, 2, 3))).mean()
-        for own, taught in zip(features, lesson.features, strict=True)
-    ]
-    matching = 0.5 * (missed[0] + missed[1])
-    drawing = functional.l1_loss(cartoons, lesson.cartoons)
-    drawing = drawing + dissimilarity_loss(cartoons, lesson.cartoons)
+    matching = drawing = nothing
+    if lesson.features is not None:
+        missed = [
+            ((own - taught).square().mean(dim=(1, 2, 3)) / taught.var(dim=(1, 2, 3))).mean()
+            for own, taught in zip(features, lesson.features, strict=True)
+        ]
+        matching = 0.5 * (missed[0] + missed[1])
+    if lesson.cartoons is not None:
+        drawing = functional.l1_loss(cartoons, lesson.cartoons)
+        drawing = drawing + dissimilarity_loss(cartoons, lesson.cartoons)
     answers = divergence(logits, lesson.logits, distillation.temperature)
     restoring = nothing
     if lesson.restored is not None:

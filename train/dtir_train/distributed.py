@@ -216,6 +216,9 @@ def join(device: Device, precision: Precision, timeout: float) -> tuple[Fabric, 
         Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with losing_no_process(timeout):
         fabric.launch()
+    if fabric.device.type == "cuda":
+        # Every step has the same shapes: the fastest convolutions are worth a look for.
+        torch.backends.cudnn.benchmark = True
     return fabric, World(fabric.global_rank, fabric.world_size, fabric.local_rank, local)
 
 

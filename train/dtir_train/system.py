@@ -106,7 +106,8 @@ class System:
         for network in self._plain.values():
             initialise(network)
         modules = dict(self._plain)
-        if self._teacher is not None:
+        self._shows_features = self._teacher is not None and self._teacher.channels is not None
+        if self._teacher is not None and self._teacher.channels is not None:
             student = Student(transfer, sizes.channels, self._teacher.channels)
             modules["transfer"], self._plain["projections"] = student, student.projections
         self._networks: dict[str, _FabricModule] = {}
@@ -210,8 +211,9 @@ class System:
         """Takes over the weights of another run, averaged where it averaged them.
 
         Narrower networks are widened. Skip connections that the other run's generators have not
-        got keep their fresh weights of 0. The recognizer keeps its random weights where the other
-        run's reads other labels or has another backbone, and the discriminator where there is none.
+        got keep their fresh weights of 0. Where the other run reads other labels, the recognizer
+        takes over all but its last layer, and nothing where that has another backbone; the
+        discriminator nothing where there is none.
 
         Args:
             checkpoint: of the other run, or of a bundle.
@@ -222,20 +224,19 @@ class System:
             ConfigurationError: where the networks' sizes do not go into these.
         """
         sizes, others = self.configuration.networks, checkpoint.configuration.networks
-        same_task = checkpoint.labels == self.labels and others.backbone == sizes.backbone
         for name in NETWORKS:
             network = self._plain[name]
-            if name == "recognizer" and not same_task:
+            if name == "recognizer" and others.backbone != sizes.backbone:
                 continue
             if name == "discriminator" and name not in checkpoint.tensors:
                 continue
             weights = checkpoint.tensors.get(f"averaged/{name}") or checkpoint.tensors.get(name, {})
             fresh = network.state_dict()
-            added = {key: fresh[key] for key in fresh if key.startswith("skips.")}
+            weights = {key: fresh[key] for key in fresh if key.startswith("skips.")} | dict(weights)
+            if name == "recognizer" and checkpoint.labels != self.labels:
+                weights |= {key: fresh[key] for key in fresh if key.startswith("fc.")}
             try:
-                network.load_state_dict(
-                    widened(network, {**added, **weights}, self.configuration.seed)
-                )
+                network.load_state_dict(widened(network, weights, self.configuration.seed))
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"start_from {self.configuration.start_from}: its {name} does not fit into "
@@ -301,9 +302,9 @@ class System:
                 group["lr"] = rate
 
     def _transferred(self, photos: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        """Returns cartoons, and with a teacher the features on the way."""
+        """Returns cartoons, and with a teacher that has such the features on the way."""
         made = self._networks["transfer"](photos)
-        if self._teacher is None:
+        if not self._shows_features:
             return made, ()
         cartoons, *features = made
         return cartoons, features

@@ -160,7 +160,7 @@ def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
     if _launches(configuration, execution):
         return []
     with _joined(configuration, execution) as (fabric, world):
-        pictures = _load(configuration, world)
+        pictures = _load(configuration, world, fabric.device)
         batches = pictures.batches
         system = System(configuration, pictures.labels, fabric, execution.compiled)
         world.together(lambda: _start(system, pictures.secret, fabric))
@@ -219,7 +219,7 @@ def _begin(folder: Path, configuration: Configuration, first: bool) -> Configura
 def _train(
     configuration: Configuration, folder: Path, execution: Execution, fabric: Fabric, world: World
 ) -> None:
-    pictures = _load(configuration, world)
+    pictures = _load(configuration, world, fabric.device)
     batches, held_out = pictures.batches, pictures.held_out
     system = System(configuration, pictures.labels, fabric, execution.compiled)
     checkpoint = folder / CHECKPOINT_NAME
@@ -324,7 +324,7 @@ class _RunPictures:
     left_out: tuple[str, ...]
 
 
-def _load(configuration: Configuration, world: World) -> _RunPictures:
+def _load(configuration: Configuration, world: World, device: torch.device) -> _RunPictures:
     size, seed = configuration.networks.image_size, configuration.seed
     secret = load_secret(configuration.data, size, "train", seed, world=world)
     target = load_target(configuration.data, size, "train", seed, world=world)
@@ -342,6 +342,7 @@ def _load(configuration: Configuration, world: World) -> _RunPictures:
         seed,
         world.rank,
         world.size,
+        device,
     )
     held_out = None
     if configuration.data.validation:

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from dtir_train.datasets.draws import Draws
 
+_CPU = torch.device("cpu")
+
 
 def moved(pictures: Tensor, jitter: float, flip: bool, draws: Draws) -> Tensor:
     """Shifts, zooms, turns and mirrors each picture; what comes in repeats the edge.
@@ -22,7 +24,7 @@ def moved(pictures: Tensor, jitter: float, flip: bool, draws: Draws) -> Tensor:
         draws: for each of the pictures.
 
     Returns:
-        float32 [N, C, S, S].
+        float32 [N, C, S, S], on the pictures' device, as everywhere here.
     """
     count = len(pictures)
     if not jitter and not flip:
@@ -37,9 +39,8 @@ def moved(pictures: Tensor, jitter: float, flip: bool, draws: Draws) -> Tensor:
         torch.stack([cos * mirror, -sin, 2 * right], dim=1),
         torch.stack([sin * mirror, cos, 2 * down], dim=1),
     ]
-    grid = functional.affine_grid(
-        torch.stack(rows, dim=1), list(pictures.shape), align_corners=False
-    )
+    matrices = torch.stack(rows, dim=1).to(pictures.device)
+    grid = functional.affine_grid(matrices, list(pictures.shape), align_corners=False)
     return functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 
@@ -57,7 +58,7 @@ def recoloured(pictures: Tensor, jitter: float, draws: Draws) -> Tensor:
     if not jitter:
         return pictures
     factors = 1 + (2 * draws.uniform(3, 1, 1, 1) - 1) * jitter
-    brightness, contrast, saturation = factors.unbind(dim=1)
+    brightness, contrast, saturation = factors.to(pictures.device).unbind(dim=1)
     # Few passes over the pictures: they take longer than what is computed in them.
     grey = pictures.mean(dim=1, keepdim=True)
     varied = torch.lerp(grey, pictures, saturation)
@@ -66,17 +67,18 @@ def recoloured(pictures: Tensor, jitter: float, draws: Draws) -> Tensor:
     return varied.mul_(contrast).add_(mean * (brightness - contrast)).clamp_(0, 255)
 
 
-def random_backgrounds(size: int, draws: Draws) -> Tensor:
+def random_backgrounds(size: int, draws: Draws, device: torch.device = _CPU) -> Tensor:
     """Draws backgrounds as a room might be: smooth shades, some with hard-edged patches.
 
     Args:
         size: side S in pixels.
         draws: for each of N pictures.
+        device: where to make them.
 
     Returns:
         float32 [N, 3, S, S] in [0, 255].
     """
-    shade = draws.uniform(3, 1, 1) * 200 + 28
+    shade = (draws.uniform(3, 1, 1) * 200 + 28).to(device)
     octaves = (2, 4, 8, 16)
     patches = torch.zeros(len(shade), 3, octaves[-1], octaves[-1])
     picture = shade.expand(-1, 3, size, size).clone()
@@ -88,6 +90,7 @@ def random_backgrounds(size: int, draws: Draws) -> Tensor:
         hard = draws.uniform(1, 1, 1) < 0.3
         # Enlarged all at once below: patches of an octave are whole patches of the next.
         patches += functional.interpolate(coarse * hard, patches.shape[2:], mode="nearest")
-        picture += functional.interpolate(coarse * ~hard, (size, size), mode="bilinear")
-    picture += functional.interpolate(patches, (size, size), mode="nearest")
+        smooth = (coarse * ~hard).to(device)
+        picture += functional.interpolate(smooth, (size, size), mode="bilinear")
+    picture += functional.interpolate(patches.to(device), (size, size), mode="nearest")
     return picture.clamp_(0, 255)

@@ -16,6 +16,8 @@ from dtir_train.datasets.augmentation import moved, random_backgrounds, recolour
 from dtir_train.datasets.decoded import Pictures
 from dtir_train.datasets.draws import Draws
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -46,6 +48,8 @@ class Batches:
         seed: of shuffles and augmentation.
         rank: which of the processes this is.
         processes: how many share a batch.
+        device: where pictures are varied and given: a GPU does it in a fraction of a step, where
+            the CPU would hold it up. What is drawn for them is the same everywhere.
 
     Raises:
         ValueError: where `batch_size` is no multiple of `processes`.
@@ -60,12 +64,13 @@ class Batches:
         seed: int,
         rank: int = 0,
         processes: int = 1,
+        device: torch.device = _CPU,
     ) -> None:
         if batch_size % processes:
             raise ValueError(f"batch_size {batch_size} is no multiple of {processes} processes")
         self._secret, self._target, self._data = secret, target, data
         self._batch_size, self._seed = batch_size, seed
-        self._rank, self._processes = rank, processes
+        self._rank, self._processes, self._device = rank, processes, device
         self._shuffles: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     @property
@@ -82,7 +87,7 @@ class Batches:
         places = range(mine.start, mine.stop)
         return Batch(
             self._photos(chosen, Draws((self._seed, step, 0, place) for place in places)),
-            torch.from_numpy(self._secret.labels[chosen]),
+            torch.from_numpy(self._secret.labels[chosen]).to(self._device),
             self._targets(drawn, Draws((self._seed, step, 1, place) for place in places)),
         )
 
@@ -132,17 +137,18 @@ class Batches:
         return self._shuffles[key]
 
     def _photos(self, positions: NDArray[np.int64], draws: Draws) -> Tensor:
-        pictures = _as_tensor(self._secret.pictures[positions])
+        pictures = _as_tensor(self._secret.pictures[positions], self._device)
         pictures = moved(pictures, self._data.jitter, self._data.flip, draws)
         photos, foreground = pictures[:, :3], pictures[:, 3:]
         chosen = draws.uniform() < self._data.random_backgrounds
         if chosen.any():
-            backgrounds = random_backgrounds(pictures.shape[-1], draws.among(chosen))
-            photos[chosen] = backgrounds.lerp(photos[chosen], foreground[chosen] / 255)
+            some = chosen.nonzero().flatten().to(self._device)
+            backgrounds = random_backgrounds(pictures.shape[-1], draws.among(chosen), self._device)
+            photos[some] = backgrounds.lerp(photos[some], foreground[some] / 255)
         return _scaled(recoloured(photos, self._data.colour_jitter, draws))
 
     def _targets(self, positions: NDArray[np.int64], draws: Draws) -> Tensor:
-        pictures = _as_tensor(self._target.pictures[positions][..., :3])
+        pictures = _as_tensor(self._target.pictures[positions][..., :3], self._device)
         return _scaled(moved(pictures, self._data.jitter / 2, self._data.flip, draws))
 
 
@@ -152,9 +158,9 @@ def photos_of(pictures: Pictures, positions: NDArray[np.int64]) -> tuple[Tensor,
     return _scaled(photos), torch.from_numpy(pictures.labels[positions])
 
 
-def _as_tensor(pictures: NDArray[np.uint8]) -> Tensor:
-    """uint8 [N, S, S, C] to float32 [N, C, S, S]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float()
+def _as_tensor(pictures: NDArray[np.uint8], device: torch.device = _CPU) -> Tensor:
+    """uint8 [N, S, S, C] to float32 [N, C, S, S]; what goes to a GPU goes as bytes."""
+    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).contiguous().float()
 
 
 def _scaled(pictures: Tensor) -> Tensor:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.checkpoint import load_recognizer
 from dtir_train.classifier import batches_of, train_classifier
 from dtir_train.configuration import Data, Networks, PresetName
 from dtir_train.datasets import Pictures
@@ -31,12 +37,17 @@ def baseline_note(epochs: float) -> list[str]:
 
 
 def photo_baseline(
-    train: Pictures, data: Data, networks: Networks, epochs: float, seed: int
+    train: Pictures,
+    data: Data,
+    networks: Networks,
+    epochs: float,
+    seed: int,
+    batch_size: int,
 ) -> Recognizer | None:
     """Trains the recognizer on photos; None where there are no epochs to train it for."""
     if epochs <= 0:
         return None
-    batch, steps = batches_of(train, data, epochs, seed)
+    batch, steps = batches_of(train, data, epochs, seed, batch_size)
     return train_classifier(
         networks,
         len(train.label_names),
@@ -45,3 +56,26 @@ def photo_baseline(
         "training the recognizer on photos",
         seed=seed,
     )
+
+
+def photo_recognizer(path: Path, system: TrainedSystem) -> Recognizer:
+    """Loads a recognizer that was trained on photos, onto a GPU where there is one.
+
+    Args:
+        path: what `dtir-train fit-recognizer` left.
+        system: that it is compared with.
+
+    Raises:
+        ConfigurationError: where it is missing or broken, or reads other labels, or pictures of
+            another size, than the system.
+    """
+    trained = load_recognizer(path)
+    size = trained.configuration.networks.image_size
+    if trained.labels != system.labels or size != system.image_size:
+        raise ConfigurationError(
+            f"{path} reads {len(trained.labels)} labels ({', '.join(trained.labels[:10])}) from "
+            f"{size}x{size} pixels, {system.name} {len(system.labels)} "
+            f"({', '.join(system.labels[:10])}) from {system.image_size}x{system.image_size}: "
+            "choose two of the same task"
+        )
+    return trained.network.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -25,7 +25,7 @@ from dtir_train.datasets import Pictures, load_secret
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.recognition import Recognition, compare_readings
-from dtir_train.evaluation.subject import Subject, flags_of, names_of
+from dtir_train.evaluation.subject import flags_of, names_of
 from dtir_train.evaluation.systems import TrainedSystem, transferred_batches
 from dtir_train.losses import divergence
 from dtir_train.networks import Recognizer
@@ -87,18 +87,26 @@ class PeoplesPictures:
     data: Data
 
 
-def load_people(
-    subject: Subject, training: IdentityTraining, system: TrainedSystem
-) -> PeoplesPictures:
-    """Loads pictures of people at the system's size.
+def load_people(setting: Data, training: IdentityTraining, size: int) -> PeoplesPictures:
+    """Loads pictures of people.
+
+    Args:
+        setting: how faces are cut out, and how many; its sources and its attribute do not matter.
+        training: names the sources and the columns.
+        size: side S in pixels.
 
     Raises:
         DataError: where a source cannot be used, or has no such columns.
         OutputError: where the cache cannot be written.
     """
-    named = replace(subject.labelled(training.identity_column), secret=training.identity)
-    data = replace(named, jitter=_JITTER)
-    train, test = (load_secret(data, system.image_size, split) for split in ("train", "test"))
+    data = replace(
+        setting,
+        secret=training.identity,
+        attribute=training.identity_column,
+        labels=None,
+        jitter=_JITTER,
+    )
+    train, test = (load_secret(data, size, split) for split in ("train", "test"))
     flags = None
     if training.pretraining:
         option = "--pretraining, which without names leaves it out"
@@ -135,14 +143,11 @@ def read_identities(
     alone, taught = [], []
     for seed in seeds:
 
-        def plain(labelled: Pictures, epochs: float, seed: int = seed) -> tuple[Batch, int]:
-            return batches_of(labelled, people.data, epochs, seed)
-
         def transferred(labelled: Pictures, epochs: float, seed: int = seed) -> tuple[Batch, int]:
             batch, steps = batches_of(labelled, people.data, epochs, seed)
             return transferred_batches(system, batch), steps
 
-        on_photos = _reader(people, plain, training, networks, f"photos, seed {seed}", seed)
+        on_photos = train_on_photos(people, training, networks, seed)
         on_cartoons = _reader(
             people, transferred, training, networks, f"cartoons, seed {seed}", seed
         )
@@ -165,6 +170,27 @@ def read_identities(
             from_cartoons = predict(student, as_tensor(cartoons)).numpy()
             taught.append(compare_readings(name, people.test, from_cartoons, from_photos))
     return _mean(alone), _mean(taught) if taught else None
+
+
+def train_on_photos(
+    people: PeoplesPictures, training: IdentityTraining, networks: Networks, seed: int
+) -> Recognizer:
+    """Trains a network to tell people apart by their photos.
+
+    Args:
+        people: to tell apart.
+        training: of the network.
+        networks: gives backbone and width.
+        seed: of its weights and batches.
+
+    Returns:
+        As `train_classifier`.
+    """
+
+    def plain(labelled: Pictures, epochs: float) -> tuple[Batch, int]:
+        return batches_of(labelled, people.data, epochs, seed)
+
+    return _reader(people, plain, training, networks, f"photos, seed {seed}", seed)
 
 
 def _reader(

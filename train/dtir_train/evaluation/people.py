@@ -160,7 +160,9 @@ def people(
             )
         networks = opened.comparable(preset)
         epochs = baseline_passes(opened, preset, baseline_epochs)
-        baseline = photo_baseline(train, data, networks, epochs, seed)
+        baseline = photo_baseline(
+            train, data, networks, epochs, seed, opened.comparable_batch(preset)
+        )
         left_out = _kept(candidates.left_out, unseen, identity_column, excluded)
         unseen_pictures = replace(subset(candidates, chosen), left_out=left_out)
         strangers = _measured(opened, names_of((unseen,))[0], unseen_pictures, baseline)

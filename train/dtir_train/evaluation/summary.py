@@ -84,7 +84,9 @@ def summary(
             for name, pictures in cartoons.items()
         }
         epochs = baseline_passes(system, preset, baseline_epochs)
-        baseline = photo_baseline(train, data, networks, epochs, subject.seed)
+        baseline = photo_baseline(
+            train, data, networks, epochs, subject.seed, system.comparable_batch(preset)
+        )
         all_cartoons = np.concatenate(list(cartoons.values()))
         domains = two_domains(system, data, train, all_cartoons)
         result = Summary(

@@ -65,6 +65,10 @@ class TrainedSystem:
         """
         return self._compared(preset).recipe.epochs
 
+    def comparable_batch(self, preset: PresetName | None) -> int:
+        """Pictures a step in training such networks; arguments as for `comparable_epochs`."""
+        return self._compared(preset).recipe.batch_size
+
     def _compared(self, preset: PresetName | None) -> Configuration:
         if preset is None and self.configuration is not None:
             return self.configuration
@@ -156,6 +160,6 @@ def transferred_batches(system: TrainedSystem, batch: Batch) -> Batch:
 
     def transferred(step: int) -> tuple[Tensor, Tensor]:
         photos, labels = batch(step)
-        return as_tensor(system.transfer(as_bgr(photos).numpy())), labels
+        return as_tensor(system.transfer(as_bgr(photos).cpu().numpy())), labels
 
     return transferred

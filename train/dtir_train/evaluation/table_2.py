@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from dtir_train.configuration import PresetName
 from dtir_train.evaluation.arrays import bgr, in_parts
-from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
+from dtir_train.evaluation.baseline import (
+    baseline_note,
+    baseline_passes,
+    photo_baseline,
+    photo_recognizer,
+)
 from dtir_train.evaluation.identities import IdentityTraining, load_people, read_identities
 from dtir_train.evaluation.recognition import Recognition, measure_recognition
 from dtir_train.evaluation.report import Conditions, bars, table, write_report
@@ -42,12 +48,15 @@ class Table2:
         baseline_epochs: passes over the photos in training the attribute's recognizer on them.
         seeds: of the networks that read identities, whose figures are their means.
         taught_epochs: passes in which the network on cartoons was taught by the one on photos.
+        recognizer: name of the recognizer that read the attribute from photos, where it was
+            trained before; None where it was trained here.
     """
 
     tasks: tuple[Task, ...]
     baseline_epochs: float
     seeds: tuple[int, ...]
     taught_epochs: float
+    recognizer: str | None = None
 
 
 def table_2(
@@ -56,6 +65,7 @@ def table_2(
     *,
     preset: PresetName | None = None,
     baseline_epochs: float | None = None,
+    recognizer: Path | None = None,
 ) -> None:
     """Table 2: read attribute and identity from cartoons, and by the same backbone from photos.
 
@@ -75,6 +85,9 @@ def table_2(
             run's own, and those of `edge` for a bundle.
         baseline_epochs: passes in training the attribute's recognizer on photos, 0 leaves it out;
             by default as many as the run's own had, and those of the preset for a bundle.
+        recognizer: of photos, trained by `dtir-train fit-recognizer`, to read the attribute from
+            them in place of one that is trained here; such a one as taught the system, for
+            example.
 
     Raises:
         BundleError: where the bundle is not whole.
@@ -88,9 +101,16 @@ def table_2(
         networks = system.comparable(preset)
         train, tests = load_train(data, system), load_tests(data, system)
         # First, since whether they can be used is known before hours of training.
-        people = load_people(subject, training, system) if training.identity else None
+        people = None
+        if training.identity:
+            people = load_people(data, training, system.image_size)
         epochs = baseline_passes(system, preset, baseline_epochs)
-        baseline = photo_baseline(train, data, networks, epochs, subject.seed)
+        if recognizer is None:
+            baseline = photo_baseline(
+                train, data, networks, epochs, subject.seed, system.comparable_batch(preset)
+            )
+        else:
+            epochs, baseline = 0.0, photo_recognizer(recognizer, system)
         tasks = []
         for name, test in tests.items():
             cartoons = in_parts(system.transfer, bgr(test), "transferring")
@@ -103,10 +123,11 @@ def table_2(
             if taught is not None:
                 tasks.append(Task(f"{label}, taught", classes, taught))
         conditions = Conditions.of(system)
+    compared = None if recognizer is None else recognizer.name
     if people is None:
-        result = Table2(tuple(tasks), epochs, (), 0)
+        result = Table2(tuple(tasks), epochs, (), 0, compared)
     else:
-        result = Table2(tuple(tasks), epochs, seeds, training.taught_epochs)
+        result = Table2(tuple(tasks), epochs, seeds, training.taught_epochs, compared)
     write_report(subject.output, "table-2", result, to_markdown(result), _chart(result), conditions)
 
 
@@ -142,6 +163,8 @@ def to_markdown(result: Table2) -> list[str]:
         for task in result.tasks
     ]
     lines = [*table(header, rows), "", *baseline_note(result.baseline_epochs)][:-1]
+    if result.recognizer is not None:
+        lines += ["", f"From photo: by the recognizer `{result.recognizer}`, trained before."]
     if result.seeds:
         lines += [
             "",

@@ -1,0 +1,73 @@
+"""A recognizer of photos, trained alone: to teach systems, and to compare them with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
+from dtir_train.classifier import predict
+from dtir_train.configuration import PRESETS, Configuration, Data, PresetName
+from dtir_train.evaluation.arrays import as_tensor, bgr
+from dtir_train.evaluation.celeba import ATTRIBUTES
+from dtir_train.evaluation.identities import IdentityTraining, load_people, train_on_photos
+
+
+def fit_recognizer(
+    secret: tuple[str, ...],
+    *,
+    run: tyro.conf.Positional[Path],
+    attribute: str = "identity",
+    pretraining: tuple[str, ...] = ATTRIBUTES,
+    pretraining_epochs: float = 20,
+    epochs: float = 40,
+    preset: PresetName = "edge",
+    align: bool = True,
+    limit: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Train a recognizer on the photos themselves, into a new folder.
+
+    A system may learn from it (`dtir-train fit --teacher FOLDER`) to read from cartoons what it
+    reads from photos, and be compared with it (`dtir-train evaluate table-2 --recognizer FOLDER`).
+    It is trained as the networks that read identities in Table 2: with more variation and a little
+    less trust in labels than a system's own, since pictures of a person are few.
+
+    Args:
+        secret: sources of photos with labels.
+        run: the folder; it must not hold a checkpoint.
+        attribute: column of the label; a folder a person needs none.
+        pretraining: columns of 0 and 1 that the network learns to read first; none leaves that out.
+        pretraining_epochs: passes in learning them.
+        epochs: passes in learning the label.
+        preset: gives the size of the network and of the pictures.
+        align: find and cut out faces; off for pictures that are not faces.
+        limit: use at most this many pictures of each source and split.
+        seed: of weights, batches and variation.
+
+    Raises:
+        ConfigurationError: where the folder holds a checkpoint, or an option does not fit.
+        DataError: where the data cannot be used.
+        OutputError: where the folder cannot be written.
+    """
+    if (run / CHECKPOINT_NAME).exists():
+        raise ConfigurationError(f"{run} holds a checkpoint already: name another folder")
+    training = IdentityTraining(
+        secret, attribute, epochs, pretraining, pretraining_epochs=pretraining_epochs
+    )
+    networks = PRESETS[preset].networks
+    pictures = load_people(Data(align=align, limit=limit), training, networks.image_size)
+    network = train_on_photos(pictures, training, networks, seed)
+    configuration = Configuration(networks, pictures.data, seed=seed)
+    configuration = dataclasses.replace(
+        configuration, recipe=dataclasses.replace(configuration.recipe, epochs=epochs)
+    )
+    weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    labels, test = pictures.train.label_names, pictures.test
+    checkpoint = Checkpoint(configuration, labels, 0, {"recognizer": weights})
+    save_checkpoint(checkpoint, run / CHECKPOINT_NAME)
+    right = predict(network, as_tensor(bgr(test))).numpy() == test.labels
+    print(f"{run}: {right.mean():.2%} of {len(test)} test photos, {len(labels)} labels")
