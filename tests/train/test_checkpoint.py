@@ -18,7 +18,9 @@ from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
     load_checkpoint,
+    load_recognizer,
     load_trained,
+    reads_photos,
     save_checkpoint,
 )
 from dtir_train.configuration import PRESETS, Configuration, Data, Networks
@@ -311,3 +313,45 @@ def test_a_checkpoint_without_a_network_is_an_error(tmp_path, checkpoint):
     save_checkpoint(replace(checkpoint, tensors=kept), tmp_path / CHECKPOINT_NAME)
     with pytest.raises(ConfigurationError, match="weights of the restorer do not fit"):
         load_trained(tmp_path)
+
+
+@pytest.fixture
+def recognizer_alone(checkpoint) -> Checkpoint:
+    """As `dtir-train fit-recognizer` leaves it."""
+    return replace(checkpoint, tensors={"recognizer": checkpoint.tensors["recognizer"]})
+
+
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_a_recognizer_alone_comes_back(tmp_path, recognizer_alone, named):
+    path = tmp_path / CHECKPOINT_NAME
+    save_checkpoint(recognizer_alone, path)
+    trained = load_recognizer(tmp_path if named == "folder" else path)
+    assert (trained.configuration, trained.labels) == (CONFIGURATION, LABELS)
+    assert not trained.network.training
+    for name, value in trained.network.state_dict().items():
+        assert torch.equal(value, recognizer_alone.tensors["recognizer"][name]), name
+    assert not any(parameter.requires_grad for parameter in trained.network.parameters())
+
+
+def test_a_recognizer_alone_is_no_system_and_a_system_none(tmp_path, checkpoint, recognizer_alone):
+    assert reads_photos(recognizer_alone)
+    assert not reads_photos(checkpoint)
+    save_checkpoint(recognizer_alone, tmp_path / "alone" / CHECKPOINT_NAME)
+    save_checkpoint(checkpoint, tmp_path / "system" / CHECKPOINT_NAME)
+    with pytest.raises(ConfigurationError, match="alone: a recognizer of photos alone"):
+        load_trained(tmp_path / "alone")
+    with pytest.raises(ConfigurationError, match=r"system: a system, .*dtir-train fit-recognizer"):
+        load_recognizer(tmp_path / "system")
+
+
+def test_a_recognizer_alone_that_does_not_fit_is_an_error(tmp_path, recognizer_alone):
+    group = without_a_tensor(dict(recognizer_alone.tensors["recognizer"]))
+    changed = replace(recognizer_alone, tensors={"recognizer": group})
+    save_checkpoint(changed, tmp_path / CHECKPOINT_NAME)
+    with pytest.raises(ConfigurationError, match="weights of the recognizer do not fit"):
+        load_recognizer(tmp_path)
+
+
+def test_no_recognizer_is_an_error(tmp_path):
+    with pytest.raises(ConfigurationError, match="no checkpoint there"):
+        load_recognizer(tmp_path)

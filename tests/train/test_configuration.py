@@ -107,8 +107,9 @@ def test_presets_come_back_from_json(name):
     assert through_json(PRESETS[name]) == PRESETS[name]
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_no_preset_takes_a_recipe_that_the_paper_does_not_know(name):
+# `base` is a GPU's recipe, with a gradient penalty.
+@pytest.mark.parametrize("name", ["paper", "edge", "tiny"])
+def test_presets_but_base_take_no_recipe_that_the_paper_does_not_know(name):
     preset, usual = PRESETS[name], Recipe()
     for setting in (
         "gradient_penalty",

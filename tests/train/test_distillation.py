@@ -11,7 +11,15 @@ from lightning_fabric import Fabric
 
 from dtir_sdk.errors import ConfigurationError, TrainingError
 from dtir_train import system as system_module
-from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_trained, save_checkpoint
+from dtir_train.building import build_recognizer
+from dtir_train.checkpoint import (
+    CHECKPOINT_NAME,
+    Checkpoint,
+    load_checkpoint,
+    load_recognizer,
+    load_trained,
+    save_checkpoint,
+)
 from dtir_train.cli import main
 from dtir_train.configuration import Configuration, Distillation, Networks
 from dtir_train.datasets import Batch
@@ -22,8 +30,8 @@ from dtir_train.distillation import (
     distillation_losses,
     with_teacher_hash,
 )
-from dtir_train.losses import dissimilarity_loss
-from dtir_train.networks import Generator
+from dtir_train.losses import dissimilarity_loss, divergence
+from dtir_train.networks import Generator, initialise
 from dtir_train.run_folder import METRICS_NAME, read_configuration, write_configuration
 from dtir_train.system import DEPLOYED, System
 from dtir_train.training import Execution, dry_run, fit, resume
@@ -55,6 +63,21 @@ def teacher(small, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def reader(small, tmp_path_factory):
+    """A recognizer of photos alone, which learnt nothing; do not change it."""
+    folder = tmp_path_factory.mktemp("reader")
+    torch.manual_seed(5)
+    network = build_recognizer(LARGE, len(LABELS))
+    initialise(network)
+    # Sure of what it answers, so that there is something to learn.
+    torch.nn.init.normal_(network.fc.weight, std=1.0)
+    configuration = replace(small(), networks=LARGE)
+    tensors = {"recognizer": network.state_dict()}
+    save_checkpoint(Checkpoint(configuration, LABELS, 0, tensors), folder / CHECKPOINT_NAME)
+    return folder
+
+
 @pytest.fixture
 def student(small, teacher):
     """Makes a configuration that learns from it; changes go to the distillation."""
@@ -82,8 +105,9 @@ def test_the_lesson_is_what_the_teachers_averaged_networks_make(teacher, student
     trained, photos = load_trained(teacher), batch().photos
     lesson = Teacher(student(restoration_weight=1.0), LABELS, fabric()).lesson(photos)
     cartoons, halfway, end = trained.transfer.with_features(photos)
-    arrived = cartoons.add(1).mul(127.5).round().div(127.5).sub(1)
     assert torch.allclose(lesson.cartoons, cartoons, atol=1e-5)
+    # The teacher's own: what differs by less may be rounded to another byte.
+    arrived = lesson.cartoons.add(1).mul(127.5).round().div(127.5).sub(1)
     assert torch.allclose(lesson.features[0], halfway, atol=1e-4)
     assert torch.allclose(lesson.features[1], end, atol=1e-4)
     assert torch.allclose(lesson.logits, trained.recognizer(arrived), atol=1e-3)
@@ -93,6 +117,19 @@ def test_the_lesson_is_what_the_teachers_averaged_networks_make(teacher, student
 
 def test_without_a_weight_the_teacher_restores_nothing(student):
     assert Teacher(student(), LABELS, fabric()).lesson(batch().photos).restored is None
+
+
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_the_lesson_of_a_recognizer_alone_is_its_answers_for_the_photos(small, reader, named):
+    path = reader if named == "folder" else reader / CHECKPOINT_NAME
+    distillation = Distillation(restoration_weight=1.0)
+    configuration = replace(small(), teacher=str(path), distillation=distillation)
+    teacher, photos = Teacher(configuration, LABELS, fabric()), batch().photos
+    lesson = teacher.lesson(photos)
+    assert teacher.channels is None
+    assert (lesson.cartoons, lesson.features, lesson.restored) == (None, None, None)
+    assert torch.allclose(lesson.logits, load_recognizer(reader).network(photos), atol=1e-4)
+    assert not lesson.logits.requires_grad
 
 
 def test_a_student_shows_its_features_at_the_teachers_width():
@@ -159,6 +196,16 @@ def test_other_restored_photos(lesson):
     assert float(losses.total) == pytest.approx(7 * 0.25, rel=1e-3)
 
 
+def test_answers_are_all_that_is_learned_from_a_recognizer_alone(lesson):
+    answers, wrong = Lesson(None, None, lesson.logits, None), torch.zeros(2, 3, 16, 16)
+    logits, distillation = torch.zeros(2, 2), Distillation(2.0, 3.0, 5.0, 7.0)
+    losses = distillation_losses(answers, wrong, (), logits, wrong, distillation)
+    assert (float(losses.features), float(losses.cartoons), float(losses.restored)) == (0, 0, 0)
+    expected = divergence(logits, lesson.logits, distillation.temperature)
+    assert float(losses.answers) == pytest.approx(float(expected)) != 0
+    assert float(losses.total) == pytest.approx(5 * float(losses.answers))
+
+
 def test_without_a_lesson_there_is_nothing_to_learn(lesson):
     wrong = torch.zeros(2, 3, 16, 16)
     losses = distillation_losses(None, wrong, (), lesson.logits, wrong, Distillation())
@@ -191,6 +238,42 @@ def test_a_student_learns_and_goes_on_exactly(student, precision):
     one, other = tensors(first), tensors(second)
     assert one.keys() == other.keys()
     assert not [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_student_of_a_recognizer_alone_learns_and_goes_on_exactly(small, reader, precision):
+    configuration = replace(small(precision=precision), teacher=str(reader))
+    first = made(configuration)
+    metrics = first.train_step(batch(0), 1e-3, settling=False)
+    assert not first.parameters_without_gradient()
+    own = metrics.adversarial + metrics.recognition + 10 * metrics.restoration
+    assert float(metrics.total) == pytest.approx(float(own + metrics.teacher_answers), rel=1e-4)
+    assert float(metrics.teacher_answers) > 0
+    nothing = (metrics.teacher_features, metrics.teacher_cartoons, metrics.teacher_restored)
+    assert [float(loss) for loss in nothing] == [0, 0, 0]
+    saved = copy.deepcopy(first.state())
+    # As of a run without a teacher.
+    assert saved.tensors.keys() == made(small()).state().tensors.keys()
+    second = made(configuration)
+    second.train_step(batch(9), 1e-3, settling=False)
+    second.resume(saved)
+    for system in (first, second):
+        system.train_step(batch(1), 1e-3, settling=False)
+        system.train_step(batch(2), 1e-3, settling=True)
+    one, other = tensors(first), tensors(second)
+    assert not [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def test_a_student_comes_nearer_to_a_recognizer_alone(small, reader):
+    def distance(weight: float) -> float:
+        quiet = small(adversarial_weight=0.0, restoration_weight=0.0, recognition_weight=0.0)
+        distillation = Distillation(answers_weight=weight)
+        system = made(replace(quiet, teacher=str(reader), distillation=distillation))
+        for _ in range(25):
+            last = system.train_step(batch(0), 2e-3, settling=False)
+        return float(last.teacher_answers)
+
+    assert distance(1.0) < 0.5 * distance(0.0)
 
 
 def test_the_teacher_itself_stays_as_it_is(student):
@@ -276,6 +359,27 @@ def test_a_stopped_run_goes_on_exactly(small, teacher, whole, tmp_path, monkeypa
     same(tmp_path / "run", whole)
 
 
+def test_a_stopped_run_of_a_recognizer_alone_goes_on_exactly(
+    small, reader, tmp_path, monkeypatch, same
+):
+    configuration = replace(small(steps=4), teacher=str(reader))
+    fit(configuration, tmp_path / "whole", OFTEN)
+    assert load_checkpoint(tmp_path / "whole").configuration == with_teacher_hash(configuration)
+    train_step = System.train_step
+
+    def stopping(self, *arguments, **options):
+        if self.step == 3:
+            raise KeyboardInterrupt
+        return train_step(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(System, "train_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fit(configuration, tmp_path / "run", OFTEN)
+    resume(tmp_path / "run", OFTEN)
+    same(tmp_path / "run", tmp_path / "whole")
+
+
 def test_going_on_with_another_teacher_is_refused(small, teacher, tmp_path):
     own = tmp_path / "teacher" / CHECKPOINT_NAME
     own.parent.mkdir()
@@ -318,6 +422,28 @@ def test_a_teacher_of_another_picture_size_is_refused(student):
 def test_a_teacher_of_other_labels_is_refused(student):
     with pytest.raises(ConfigurationError, match="it reads disc, square, the data has bald, not"):
         System(student(), ("bald", "not"), fabric())
+
+
+def test_a_recognizer_alone_of_another_task_is_refused(small, reader):
+    configuration = replace(small(), teacher=str(reader))
+    with pytest.raises(ConfigurationError, match="it reads disc, square, the data has bald, not"):
+        System(configuration, ("bald", "not"), fabric())
+    sizes = replace(configuration.networks, image_size=64)
+    with pytest.raises(ConfigurationError, match=r"trained at 32x32, this run is of 64x64"):
+        made(replace(configuration, networks=sizes))
+
+
+def test_a_recognizer_alone_that_does_not_fit_its_configuration_is_refused(small, reader, tmp_path):
+    saved = load_checkpoint(reader)
+    narrow = replace(saved.configuration, networks=replace(LARGE, recognizer_width=4))
+    save_checkpoint(replace(saved, configuration=narrow), tmp_path / CHECKPOINT_NAME)
+    with pytest.raises(ConfigurationError, match="weights of the recognizer do not fit"):
+        made(replace(small(), teacher=str(tmp_path)))
+
+
+def test_a_dry_run_learns_from_a_recognizer_alone(small, reader):
+    configuration = replace(small(), teacher=str(reader))
+    assert dry_run(configuration, OFTEN)[-1].endswith("has a finite gradient")
 
 
 def test_a_dry_run_tries_the_projections_too(student, monkeypatch):

@@ -210,19 +210,49 @@ def test_a_run_starts_from_the_weights_of_another(small, tmp_path, monkeypatch, 
     same(tmp_path / "run", tmp_path / "whole")
 
 
-def test_the_recognizer_starts_anew_where_it_reads_other_labels(small, tmp_path):
-    fit(replace(small(steps=2), seed=1), tmp_path / "first", OFTEN)
-    other = small(steps=1, data={"labels": ("round", "angular")})
-    started = replace(other, start_from=str(tmp_path / "first"))
-    fit(started, tmp_path / "second", OFTEN)
-    fit(other, tmp_path / "anew", OFTEN)
-    runs = {name: load_checkpoint(tmp_path / name).tensors for name in ("first", "second", "anew")}
-    head = {name: tensors["recognizer"]["fc.weight"] for name, tensors in runs.items()}
-    assert (
-        (head["second"] - head["anew"]).abs().max()
-        < 1e-2
-        < (head["second"] - head["first"]).abs().max()
+def started_recognizers(first, other, folder) -> list[dict[str, torch.Tensor]]:
+    """Recognizers of a run, of one that starts from it and of the same that does not."""
+    fit(first, folder / "first", OFTEN)
+    fit(replace(other, start_from=str(folder / "first")), folder / "second", OFTEN)
+    fit(other, folder / "anew", OFTEN)
+    groups = {"first": "averaged/recognizer", "second": "recognizer", "anew": "recognizer"}
+    return [load_checkpoint(folder / run).tensors[group] for run, group in groups.items()]
+
+
+@pytest.mark.parametrize("labels", [("round", "angular"), ("square", "disc")])
+def test_the_recognizer_takes_over_all_but_its_last_layer_where_it_reads_other_labels(
+    small, tmp_path, labels
+):
+    other = small(steps=1, learning_rate=1e-9, data={"labels": labels})
+    first, second, anew = started_recognizers(replace(small(steps=2), seed=1), other, tmp_path)
+    for name in second:
+        if name.startswith("fc."):
+            assert torch.allclose(second[name], anew[name], atol=1e-6), name
+        elif name.endswith(("weight", "bias")):
+            assert torch.allclose(second[name], first[name], atol=1e-6), name
+    assert not torch.allclose(first["fc.weight"], anew["fc.weight"], atol=1e-2)
+    assert not torch.allclose(first["conv1.weight"], anew["conv1.weight"], atol=1e-2)
+
+
+def test_a_wider_recognizer_takes_over_what_reads_other_labels(small, tmp_path):
+    other = small(steps=1, learning_rate=1e-9, data={"labels": ("round", "angular")})
+    wide = replace(other.networks, recognizer_width=2 * other.networks.recognizer_width)
+    first, second, anew = started_recognizers(
+        replace(small(steps=2), seed=1), replace(other, networks=wide), tmp_path
     )
+    assert torch.allclose(second["conv1.weight"][:8], first["conv1.weight"], atol=1e-6)
+    assert torch.allclose(second["fc.weight"], anew["fc.weight"], atol=1e-6)
+
+
+def test_the_recognizer_starts_anew_where_the_other_has_another_backbone(small, tmp_path):
+    other = small(steps=1, learning_rate=1e-9)
+    deeper = replace(small(steps=1), seed=1)
+    deeper = replace(deeper, networks=replace(deeper.networks, backbone="resnet34"))
+    first, second, anew = started_recognizers(deeper, other, tmp_path)
+    assert not torch.allclose(first["conv1.weight"], anew["conv1.weight"], atol=1e-2)
+    for name, value in anew.items():
+        if name.endswith(("weight", "bias")):
+            assert torch.allclose(second[name], value, atol=1e-6), name
 
 
 def test_wider_networks_start_by_computing_what_narrower_ones_did(small, tmp_path):

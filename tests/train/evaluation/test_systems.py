@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from dtir_sdk.errors import BundleError, ConfigurationError
 from dtir_train.channel import from_bytes, to_bytes
-from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
+from dtir_train.checkpoint import (
+    CHECKPOINT_NAME,
+    load_checkpoint,
+    load_trained,
+    save_checkpoint,
+)
 from dtir_train.configuration import PRESETS
 from dtir_train.evaluation.baseline import baseline_passes
 from dtir_train.evaluation.systems import open_system
@@ -64,7 +71,7 @@ def test_no_path_is_the_bundle_that_comes_with_dtir():
 
 def test_sizes_to_compare_with(bundle, trained_run):
     with open_system(trained_run) as system:
-        assert system.comparable(None).recognizer_width == 4
+        assert system.comparable(None).recognizer_width == 8
         assert system.comparable("edge").recognizer_width == 32
         assert system.comparable("edge").image_size == 32
     with open_system(bundle) as system:
@@ -90,4 +97,13 @@ def test_a_truncated_checkpoint_is_refused(trained_run, tmp_path):
     whole = (trained_run / CHECKPOINT_NAME).read_bytes()
     (tmp_path / CHECKPOINT_NAME).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConfigurationError, match="truncated"), open_system(tmp_path):
+        pass
+
+
+def test_a_recognizer_of_photos_is_no_system(trained_run, tmp_path):
+    saved = load_checkpoint(trained_run)
+    alone = replace(saved, tensors={"recognizer": saved.tensors["recognizer"]})
+    save_checkpoint(alone, tmp_path / CHECKPOINT_NAME)
+    match = "a recognizer of photos alone"
+    with pytest.raises(ConfigurationError, match=match), open_system(tmp_path):
         pass

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import pytest
 
 from dtir_sdk.errors import ConfigurationError, DataError
+from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from dtir_train.cli import main
 from dtir_train.evaluation.identities import IdentityTraining
 from dtir_train.evaluation.subject import Subject
 from dtir_train.evaluation.table_2 import table_2
+from dtir_train.photo_recognizer import fit_recognizer
 
 
 def run(bundle, people, output, baseline_epochs=0.0, **identity) -> dict:
@@ -95,6 +98,72 @@ def no_training(monkeypatch) -> None:
         raise AssertionError("trained before all pictures were known to be usable")
 
     monkeypatch.setattr("dtir_train.evaluation.table_2.photo_baseline", train)
+
+
+@pytest.fixture(scope="module")
+def of_photos(people, tmp_path_factory):
+    """A recognizer that reads moods from photos; do not change it."""
+    folder = tmp_path_factory.mktemp("recognizers") / "moods-of-photos"
+    options = {"pretraining": (), "epochs": 40, "preset": "tiny", "align": False}
+    fit_recognizer((str(people),), run=folder, attribute="mood", **options)
+    return folder
+
+
+@pytest.mark.usefixtures("no_training")
+def test_photos_are_read_by_a_recognizer_that_was_trained_before(
+    bundle, people, of_photos, tmp_path, capsys
+):
+    paths = ["--secret", str(people), "--output", str(tmp_path), "--recognizer", str(of_photos)]
+    main(["evaluate", "table-2", str(bundle), *paths, "--no-align", "--preset", "tiny"])
+    document = json.loads((tmp_path / "table-2.json").read_text())
+    assert (document["recognizer"], document["baseline_epochs"]) == ("moods-of-photos", 0)
+    (task,) = document["tasks"]
+    photo = task["recognition"]["photo_accuracy"]
+    assert photo > 0.9
+    page = (tmp_path / "table-2.md").read_text()
+    assert f"| mood | 2 | people | 16 | 0 | 100.00% | {photo:.2%} |" in page
+    assert "From photo: by the recognizer `moods-of-photos`, trained before." in page
+    assert "passes" not in page
+    assert "moods-of-photos" in capsys.readouterr().out
+
+
+def test_without_such_a_recognizer_none_is_named(measured):
+    document, output = measured
+    assert document["recognizer"] is None
+    page = (output / "table-2.md").read_text()
+    assert "From photo: by the same recognizer, trained on the photos for 40 passes." in page
+    assert "trained before" not in page
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("labels", "size", "message"),
+    [
+        (("dark", "light"), 32, r"reads 2 labels \(dark, light\).* tiny 2 \(cool, warm\)"),
+        (("warm", "cool"), 32, r"reads 2 labels \(warm, cool\)"),
+        (("cool", "warm"), 64, "from 64x64 pixels, .*from 32x32: choose two of the same task"),
+    ],
+)
+def test_a_recognizer_of_another_task_is_refused(
+    bundle, secret, of_photos, tmp_path, labels, size, message
+):
+    saved = load_checkpoint(of_photos)
+    sizes = replace(saved.configuration.networks, image_size=size)
+    configuration = replace(saved.configuration, networks=sizes)
+    other = replace(saved, labels=labels, configuration=configuration)
+    save_checkpoint(other, tmp_path / "other" / CHECKPOINT_NAME)
+    subject = Subject((str(secret),), bundle, align=False, output=tmp_path / "output")
+    with pytest.raises(ConfigurationError, match=message):
+        table_2(subject, IdentityTraining(), preset="tiny", recognizer=tmp_path / "other")
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_system_is_no_recognizer_of_photos(bundle, secret, trained_run, tmp_path):
+    subject = Subject((str(secret),), bundle, align=False, output=tmp_path)
+    for path, message in ((trained_run, "a system, whose"), (tmp_path, "no checkpoint there")):
+        with pytest.raises(ConfigurationError, match=message):
+            table_2(subject, IdentityTraining(), preset="tiny", recognizer=path)
 
 
 @pytest.mark.usefixtures("no_training")

@@ -1,0 +1,147 @@
+"""`dtir-train fit-recognizer`: a recognizer of photos alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dtir_sdk.errors import ConfigurationError, DataError, OutputError
+from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_recognizer
+from dtir_train.classifier import predict
+from dtir_train.cli import main
+from dtir_train.configuration import PRESETS, Data
+from dtir_train.datasets import load_secret
+from dtir_train.datasets.batches import photos_of
+from dtir_train.photo_recognizer import fit_recognizer
+
+COLOURS = {
+    "ann": (110, 130, 235),
+    "bob": (30, 50, 120),
+    "cid": (235, 130, 110),
+    "dot": (120, 50, 30),
+}
+FLAGS = {"ann": "warm,1,1", "bob": "warm,1,0", "cid": "cool,0,1", "dot": "cool,0,0"}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """Ann is warm and bright, Bob warm and dark, Cid cool and bright, Dot cool and dark."""
+    folder = tmp_path_factory.mktemp("sources") / "people"
+    (folder / "images").mkdir(parents=True)
+    lines = ["file,split,identity,mood,Warm,Bright"]
+    random = np.random.default_rng(0)
+    for number in range(64):
+        person, split = list(COLOURS)[number % 4], "test" if number >= 48 else "train"
+        picture = random.integers(-30, 31, (32, 32, 3)) + COLOURS[person]
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture.clip(0, 255).astype(np.uint8))
+        lines.append(f"{number}.png,{split},{person},{FLAGS[person]}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def fit(people: Path, run: Path, **options) -> None:
+    values = {"pretraining": (), "epochs": 1, "preset": "tiny", "align": False} | options
+    fit_recognizer((str(people),), run=run, **values)
+
+
+def right(run: Path, people: Path, attribute: str) -> float:
+    """Share of the test photos that a recognizer reads right."""
+    data = Data((str(people),), attribute=attribute, align=False)
+    photos, labels = photos_of(load_secret(data, 32, "test"), np.arange(16))
+    return float((predict(load_recognizer(run).network, photos) == labels).float().mean())
+
+
+def test_the_command_leaves_a_recognizer_of_photos(people, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--epochs=40", "--pretraining-epochs=5", "--preset=tiny", "--no-align", "--seed=3"]
+    columns = ["--pretraining", "warm", "bright"]
+    main(["fit-recognizer", str(run), "--secret", str(people), *columns, *options])
+    assert [file.name for file in run.iterdir()] == [CHECKPOINT_NAME]
+    trained = load_recognizer(run)
+    assert trained.labels == ("ann", "bob", "cid", "dot")
+    assert not trained.network.training
+    assert not any(parameter.requires_grad for parameter in trained.network.parameters())
+    configuration = trained.configuration
+    assert configuration.networks == PRESETS["tiny"].networks
+    assert (configuration.recipe.epochs, configuration.seed) == (40, 3)
+    data = configuration.data
+    assert (data.secret, data.attribute, data.align) == ((str(people),), "identity", False)
+    share = right(run, people, "identity")
+    assert share > 0.8
+    assert f"{run}: {share:.2%} of 16 test photos, 4 labels" in capsys.readouterr().out
+
+
+def test_another_column_is_read_from_as_few_photos_as_asked_for(people, tmp_path):
+    fit(people, tmp_path, attribute="mood", epochs=40, limit=32)
+    trained = load_recognizer(tmp_path)
+    assert (trained.labels, trained.configuration.data.limit) == (("cool", "warm"), 32)
+    assert right(tmp_path, people, "mood") > 0.8
+
+
+def test_the_same_seed_gives_the_same_recognizer(people, tmp_path, same):
+    for run, seed in (("one", 1), ("again", 1), ("other", 2)):
+        fit(people, tmp_path / run, seed=seed)
+    same(tmp_path / "one", tmp_path / "again")
+    one, other = (load_checkpoint(tmp_path / run).tensors["recognizer"] for run in ("one", "other"))
+    assert not torch.equal(one["fc.weight"], other["fc.weight"])
+
+
+def test_what_is_learned_first_is_where_it_starts(people, tmp_path):
+    for run, columns in (("plain", ()), ("first", ("warm", "bright"))):
+        fit(people, tmp_path / run, pretraining=columns, pretraining_epochs=3)
+    plain, first = (load_recognizer(tmp_path / run) for run in ("plain", "first"))
+    assert plain.labels == first.labels
+    assert not torch.allclose(plain.network.conv1.weight, first.network.conv1.weight, atol=1e-3)
+
+
+@pytest.fixture
+def no_training(monkeypatch) -> None:
+    def train(*_):
+        raise AssertionError("trained before all was known to be usable")
+
+    monkeypatch.setattr("dtir_train.photo_recognizer.train_on_photos", train)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"pretraining": ("tall",)}, DataError, "no column `tall`"),
+        ({"pretraining": ("mood",)}, DataError, "name others with --pretraining"),
+        ({"attribute": "age"}, DataError, "no column `age`"),
+        ({"epochs": 0}, ConfigurationError, "epochs and repeats above 0"),
+        ({"pretraining_epochs": 0}, ConfigurationError, "epochs and repeats above 0"),
+        ({"limit": 0}, ConfigurationError, "limit is 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(people, tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        fit(people, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_training")
+def test_no_source_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="at least one source"):
+        fit_recognizer((), run=tmp_path, preset="tiny")
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_folder_that_holds_a_checkpoint_is_refused(people, tmp_path, capsys):
+    (tmp_path / CHECKPOINT_NAME).write_bytes(b"hours of training")
+    with pytest.raises(SystemExit) as left:
+        main(["fit-recognizer", str(tmp_path), f"--secret={people}", "--preset=tiny"])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path} holds a checkpoint already: name another folder" in line
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == b"hours of training"
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(people, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="could not be written"):
+        fit(people, tmp_path / "file" / "run")
