@@ -85,7 +85,7 @@ def test_form_that_every_engine_reads(transfer: onnx.ModelProto, ranges: dict[st
 
 
 @pytest.mark.skipif(
-    not openvino_engine.int8_is_exact(), reason="INT8 sums may overflow on a CPU without VNNI"
+    not openvino_engine.has_vnni(), reason="INT8 sums may overflow on a CPU without VNNI"
 )
 @pytest.mark.parametrize("model", ["transfer", "recognizer", "restorer"])
 def test_near_in_both_engines(model: str, graphs: dict[str, bytes], photos: np.ndarray) -> None:

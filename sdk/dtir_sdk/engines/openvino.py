@@ -59,7 +59,12 @@ def prefers_int8() -> bool:
 
     Only Linux says which instructions there are. Without VNNI, INT8 sums may overflow.
     """
-    return "BF16" not in capabilities() and not processor_flags().isdisjoint(_VNNI)
+    return "BF16" not in capabilities() and has_vnni()
+
+
+def has_vnni() -> bool:
+    """Whether the CPU is known to add INT8 products without overflow."""
+    return not processor_flags().isdisjoint(_VNNI)
 
 
 @functools.cache
