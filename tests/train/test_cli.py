@@ -54,7 +54,8 @@ def test_evaluating_no_bundle_is_one_line(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "hint"), [("fit", True), ("resume", True), ("evaluate", False)]
+    ("command", "hint"),
+    [("fit", True), ("resume", True), ("evaluate", False), ("fit-recognizer", False)],
 )
 def test_ctrl_c_says_how_to_go_on_where_one_can(refused, monkeypatch, command, hint):
     def interrupted(_):

@@ -143,5 +143,5 @@ def test_a_folder_that_holds_a_checkpoint_is_refused(people, tmp_path, capsys):
 
 def test_a_folder_that_cannot_be_written_is_an_error(people, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="could not be written"):
+    with pytest.raises(OutputError, match="could not be made"):
         fit(people, tmp_path / "file" / "run")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from rich.progress import track
+from rich.progress import Progress, track
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -151,16 +151,17 @@ def train_hiding(
     _initialise(plain)
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters(), fused=True))
-    for step in track(range(recipe.steps), task):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, 2 * (1 - step / recipe.steps))
-        secrets, covers = fabric.to_device(_cropped(batch(step), recipe.crop))
-        containers, restored = network(secrets, covers, recipe.noise / 127.5)
-        hidden = functional.mse_loss(containers, covers)
-        revealed = functional.mse_loss(restored, secrets)
-        optimizer.zero_grad()
-        fabric.backward(hidden + recipe.secret_weight * revealed)
-        optimizer.step()
+    with Progress() as bar:
+        for step in bar.track(range(recipe.steps), description=task):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * min(1.0, 2 * (1 - step / recipe.steps))
+            secrets, covers = fabric.to_device(_cropped(batch(step), recipe.crop))
+            containers, restored = network(secrets, covers, recipe.noise / 127.5)
+            hidden = functional.mse_loss(containers, covers)
+            revealed = functional.mse_loss(restored, secrets)
+            optimizer.zero_grad()
+            fabric.backward(hidden + recipe.secret_weight * revealed)
+            optimizer.step()
     return plain.eval().requires_grad_(False)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from lightning_fabric import Fabric
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
 
@@ -65,15 +65,16 @@ def train_classifier(
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters(), fused=True))
     averaged = averaged_copy(plain, 0.998)
-    for step in track(range(steps), task):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))
-        pictures, labels = fabric.to_device(batch(step))
-        wrong = loss(network(pictures.to(memory_format=torch.channels_last)), labels)
-        optimizer.zero_grad()
-        fabric.backward(wrong)
-        optimizer.step()
-        averaged.update_parameters(plain)
+    with Progress() as bar:
+        for step in bar.track(range(steps), description=task):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))
+            pictures, labels = fabric.to_device(batch(step))
+            wrong = loss(network(pictures.to(memory_format=torch.channels_last)), labels)
+            optimizer.zero_grad()
+            fabric.backward(wrong)
+            optimizer.step()
+            averaged.update_parameters(plain)
     trained = averaged.module
     assert isinstance(trained, Recognizer)
     return trained.eval().requires_grad_(False)

@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(FAILED)
     except KeyboardInterrupt as error:
         words = sys.argv[1:] if arguments is None else arguments
-        trains = words[:1] != ["evaluate"]
-        _say("stopped; go on with `dtir-train resume RUN`" if trains else "stopped", error)
+        resumable = words[:1] in (["fit"], ["resume"])
+        _say("stopped; go on with `dtir-train resume RUN`" if resumable else "stopped", error)
         sys.exit(INTERRUPTED)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.errors import ConfigurationError, OutputError
 from dtir_train.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from dtir_train.classifier import predict
 from dtir_train.configuration import PRESETS, Configuration, Data, PresetName
@@ -25,6 +25,7 @@ def fit_recognizer(
     pretraining_epochs: float = 20,
     epochs: float = 40,
     preset: PresetName = "edge",
+    labels: tuple[str, ...] | None = None,
     align: bool = True,
     limit: int | None = None,
     seed: int = 0,
@@ -44,6 +45,7 @@ def fit_recognizer(
         pretraining_epochs: passes in learning them.
         epochs: passes in learning the label.
         preset: gives the size of the network and of the pictures.
+        labels: names of the classes in the order of their values; by default the data's own.
         align: find and cut out faces; off for pictures that are not faces.
         limit: use at most this many pictures of each source and split.
         seed: of weights, batches and variation.
@@ -59,7 +61,13 @@ def fit_recognizer(
         secret, attribute, epochs, pretraining, pretraining_epochs=pretraining_epochs
     )
     networks = PRESETS[preset].networks
-    pictures = load_people(Data(align=align, limit=limit), training, networks.image_size)
+    pictures = load_people(
+        Data(labels=labels, align=align, limit=limit), training, networks.image_size
+    )
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{run}: the folder could not be made ({error})") from error
     network = train_on_photos(pictures, training, networks, seed)
     configuration = Configuration(networks, pictures.data, seed=seed)
     configuration = dataclasses.replace(

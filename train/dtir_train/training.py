@@ -31,7 +31,12 @@ from dtir_sdk.errors import ConfigurationError, DataError, OutputError, Training
 from dtir_train.arithmetic import Device
 from dtir_train.bundled_networks import bundled_checkpoint, is_bundle
 from dtir_train.channel import send
-from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from dtir_train.checkpoint import (
+    CHECKPOINT_NAME,
+    load_checkpoint,
+    reads_photos,
+    save_checkpoint,
+)
 from dtir_train.configuration import Configuration
 from dtir_train.datasets import Batch, Batches, Pictures, load_secret, load_target
 from dtir_train.datasets.batches import photos_of
@@ -207,8 +212,8 @@ def _begin(folder: Path, configuration: Configuration, first: bool) -> Configura
     """Lets the first process make the run's folder; returns what is to be trained."""
     if first and (folder / CHECKPOINT_NAME).exists():
         raise ConfigurationError(
-            f"{folder} holds a run already: continue it with `dtir-train resume {folder}`, or "
-            "name another folder with --run"
+            f"{folder} holds a run already: continue one of `dtir-train fit` with "
+            f"`dtir-train resume {folder}`, or name another folder with --run"
         )
     configuration = with_teacher_hash(configuration)
     if first:
@@ -296,7 +301,13 @@ def _start(system: System, secret: Pictures, fabric: Fabric) -> None:
         return
     path = Path(start_from)
     if not is_bundle(path):
-        system.start_from(load_checkpoint(path))
+        checkpoint = load_checkpoint(path)
+        if reads_photos(checkpoint):
+            raise ConfigurationError(
+                f"start_from {path}: a recognizer of photos alone, which can be a teacher, but no "
+                "start: name a run of `dtir-train fit`"
+            )
+        system.start_from(checkpoint)
         return
     spread = np.linspace(0, len(secret) - 1, min(len(secret), _FOLDED_ON)).astype(np.int64)
     photos, _ = fabric.to_device(photos_of(secret, spread))

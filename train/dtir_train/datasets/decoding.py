@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
+from rich.progress import Progress
 
 from dtir_sdk.errors import DataError, PictureError
 from dtir_sdk.faces import FaceFinder
@@ -65,8 +65,11 @@ def decode(
         chosen = [[entries[position] for position in shard] for shard in mine]
         pictures = _pictures(source, chosen, size, align, original_size)
         task = f"decoding {source.path.name}"
-        shown = track(pictures, task, sum(map(len, mine)), disable=not mine or world.local_rank > 0)
-        write_shards(folder, mine, iter(shown))
+        # Ended here: what `rich.progress.track` leaves open after an error is ended by the garbage
+        # collector, which waits for ever where it runs while another bar is drawn.
+        with Progress(disable=not mine or world.local_rank > 0) as bar:
+            shown = bar.track(pictures, sum(map(len, mine)), description=task)
+            write_shards(folder, mine, iter(shown))
 
     world.together(lambda: decode_share(world.rank, world.size))
     if world.local_size < world.size:

@@ -91,7 +91,8 @@ def load_people(setting: Data, training: IdentityTraining, size: int) -> Peoples
     """Loads pictures of people.
 
     Args:
-        setting: how faces are cut out, and how many; its sources and its attribute do not matter.
+        setting: how faces are cut out, how many, and names of classes; its sources and its
+            attribute do not matter.
         training: names the sources and the columns.
         size: side S in pixels.
 
@@ -103,7 +104,6 @@ def load_people(setting: Data, training: IdentityTraining, size: int) -> Peoples
         setting,
         secret=training.identity,
         attribute=training.identity_column,
-        labels=None,
         jitter=_JITTER,
     )
     train, test = (load_secret(data, size, split) for split in ("train", "test"))

@@ -123,6 +123,11 @@ def _one_by_one(
     return run
 
 
+def checkpoint_name(path: Path) -> str:
+    """Returns what results call a run: the name of the folder that it, or its checkpoint, is in."""
+    return (path.resolve().parent if path.is_file() else path.resolve()).name
+
+
 def _of_run(path: Path) -> TrainedSystem:
     trained = load_trained(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -141,7 +146,7 @@ def _of_run(path: Path) -> TrainedSystem:
         return run
 
     return TrainedSystem(
-        (path.parent if path.is_file() else path.resolve()).name,
+        checkpoint_name(path),
         trained.labels,
         trained.configuration.data.attribute,
         trained.configuration.networks.image_size,

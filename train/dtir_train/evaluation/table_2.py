@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from dtir_sdk.errors import ConfigurationError
 from dtir_train.configuration import PresetName
 from dtir_train.evaluation.arrays import bgr, in_parts
 from dtir_train.evaluation.baseline import (
@@ -20,7 +21,7 @@ from dtir_train.evaluation.identities import IdentityTraining, load_people, read
 from dtir_train.evaluation.recognition import Recognition, measure_recognition
 from dtir_train.evaluation.report import Conditions, bars, table, write_report
 from dtir_train.evaluation.subject import Subject, load_tests, load_train
-from dtir_train.evaluation.systems import open_system
+from dtir_train.evaluation.systems import checkpoint_name, open_system
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ def table_2(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
+    if recognizer is not None and baseline_epochs is not None:
+        raise ConfigurationError(
+            "baseline_epochs trains a recognizer on photos, and recognizer names one that is "
+            "trained already: leave one of the two out"
+        )
     seeds = tuple(range(subject.seed, subject.seed + training.repeats))
     with open_system(subject.system) as system:
         data = subject.data(system)
@@ -103,7 +109,7 @@ def table_2(
         # First, since whether they can be used is known before hours of training.
         people = None
         if training.identity:
-            people = load_people(data, training, system.image_size)
+            people = load_people(replace(data, labels=None), training, system.image_size)
         epochs = baseline_passes(system, preset, baseline_epochs)
         if recognizer is None:
             baseline = photo_baseline(
@@ -123,7 +129,7 @@ def table_2(
             if taught is not None:
                 tasks.append(Task(f"{label}, taught", classes, taught))
         conditions = Conditions.of(system)
-    compared = None if recognizer is None else recognizer.name
+    compared = None if recognizer is None else checkpoint_name(recognizer)
     if people is None:
         result = Table2(tuple(tasks), epochs, (), 0, compared)
     else:
