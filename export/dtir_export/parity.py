@@ -35,6 +35,7 @@ from dtir_export.pictures import GatePictures
 from dtir_export.progress import Narrator
 from dtir_sdk.bundle import FilePrecision, ModelName
 from dtir_sdk.engines import Engine, Graph, choose, load
+from dtir_sdk.engines.openvino import has_vnni
 from dtir_sdk.errors import ConfigurationError, DtirError, EngineError
 
 # Where not one byte differs; one byte in 10 million that is off by one gives 118 dB.
@@ -199,9 +200,15 @@ class ParityReport:
         """
         failures = self.failures()
         if failures:
+            doubt = ""
+            if self.precision == "int8" and not has_vnni():
+                doubt = (
+                    "; this CPU is not known to have VNNI, and INT8 sums may overflow without: "
+                    "export on one that has"
+                )
             raise ParityError(
                 f"the {self.precision} graphs differ from {self.original} on {self.pictures} "
-                f"pictures, nothing was written: {'; '.join(failures)}"
+                f"pictures, nothing was written: {'; '.join(failures)}{doubt}"
             )
 
     def summary(self) -> tuple[str, ...]:

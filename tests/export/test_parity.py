@@ -82,6 +82,29 @@ def test_perturbed_weight_fails(
     assert report.to_json()["passed"] is False
 
 
+@pytest.mark.parametrize(
+    ("flags", "precision", "doubted"),
+    [((), "int8", True), (("avx_vnni",), "int8", False), ((), "fp32", False)],
+)
+def test_int8_that_fails_where_its_sums_may_overflow(
+    networks: TrainedNetworks,
+    graphs: dict[str, bytes],
+    photos: GatePictures,
+    perturb: Callable[[bytes], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    precision: str,
+    doubted: bool,
+) -> None:
+    changed = {"recognizer": perturb(graphs["recognizer"])}
+    report = compare(TrainedOriginal(networks), changed, photos, Narrator()).report
+    strict = dataclasses.replace(report, precision=precision)
+    monkeypatch.setattr("dtir_sdk.engines.openvino.processor_flags", lambda: frozenset(flags))
+    with pytest.raises(ParityError) as raised:
+        strict.check()
+    assert ("INT8 sums may overflow" in str(raised.value)) == doubted
+
+
 def test_only_what_was_exported(
     networks: TrainedNetworks, graphs: dict[str, bytes], photos: GatePictures
 ) -> None:

@@ -581,3 +581,17 @@ def test_training_learns(tmp_path):
     # Guessing reads half of the labels right.
     assert float(last["validation_accuracy"]) > 0.8
     assert float(last["validation_psnr"]) > 15
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_trains_and_goes_on(small, tmp_path):
+    recipe = {"gradient_penalty": 1.0, "penalty_every": 2, "similarity_weight": 1.0}
+    on_gpu = replace(OFTEN, device="cuda")
+    fit(small(steps=2, **recipe), tmp_path / "first", on_gpu)
+    taught = replace(
+        small(steps=4, augment_discriminator=True, **recipe), teacher=str(tmp_path / "first")
+    )
+    fit(replace(taught, start_from=str(tmp_path / "first")), tmp_path / "second", on_gpu)
+    assert load_checkpoint(tmp_path / "second").step == 4
+    resume(tmp_path / "second", on_gpu)

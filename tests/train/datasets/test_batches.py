@@ -193,3 +193,16 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 def test_photos_as_they_are():
     photos, labels = photos_of(numbered(10), np.arange(2, 5))
     assert shades(photos) == labels.tolist() == [2, 3, 4]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("step", [0, 7])
+def test_a_gpu_varies_pictures_as_the_cpu_does(step):
+    device = torch.device("cuda")
+    here = Batches(cut_out(), cut_out(), VARIED, 12, 0)[step]
+    there = Batches(cut_out(), cut_out(), VARIED, 12, 0, device=device)[step]
+    for name in ("photos", "labels", "targets"):
+        made = getattr(there, name)
+        assert made.device.type == "cuda"
+        assert torch.allclose(made.cpu().float(), getattr(here, name).float(), atol=1e-2)
