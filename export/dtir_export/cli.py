@@ -1,7 +1,8 @@
-"""The `dtir-export` command. Exit codes: 0 done, 2 error, 130 Ctrl-C."""
+"""The `dtir-export` command. Exit codes: 0 done, 2 error, 130 Ctrl-C, 1 nobody reads on."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from dtir_sdk.batches import BatchRange, check_batches
 from dtir_sdk.bundle import Bundle, FilePrecision, Role
 from dtir_sdk.errors import ConfigurationError, DtirError
 
-FAILED, INTERRUPTED = 2, 130
+FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 1
 OUTPUT = "dtir-bundle"
 
 EngineName = Literal["onnx", "tensorrt", "tensorrt-rtx"]
@@ -216,12 +217,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        options = tyro.cli(Options, prog="dtir-export", args=arguments)
+        try:
+            options = tyro.cli(Options, prog="dtir-export", args=arguments)
+        except SystemExit:  # After `--help`.
+            sys.stdout.flush()
+            raise
         export(options, Narrator(sys.stdout))
+        sys.stdout.flush()
     except DtirError as error:
         sys.stderr.write(f"dtir-export: error: {error}\n")
         return FAILED
     except KeyboardInterrupt:
         sys.stderr.write("dtir-export: interrupted, nothing half written\n")
         return INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     return 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -245,3 +246,18 @@ def test_missing_package(run_cli: Run, checkpoint: Path, monkeypatch: pytest.Mon
             monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "onnx", None)
     one_line(run_cli(checkpoint), 'onnx is not installed: pip install "dtir[export]"')
+
+
+def test_closed_pipe() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = "import sys; from dtir_export.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -1,16 +1,17 @@
-"""The command `dtir-train`. Exit codes: 0 done, 2 bad input, 130 Ctrl-C."""
+"""The command `dtir-train`. Exit codes: 0 done, 2 bad input, 130 Ctrl-C, 1 nobody reads on."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 from dtir_sdk.errors import ConfigurationError, DtirError
-from dtir_train.ending import FAILED, INTERRUPTED, tells
+from dtir_train.ending import FAILED, INTERRUPTED, PIPE_CLOSED, tells
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs `dtir-train`; exits with 2 on bad input and 130 on Ctrl-C.
+    """Runs `dtir-train`; exits with 2 on bad input, 130 on Ctrl-C, 1 once its output is closed.
 
     Args:
         arguments: the words after `dtir-train`; None takes them from the command line.
@@ -25,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         resumable = words[:1] in (["fit"], ["resume"])
         _say("stopped; go on with `dtir-train resume RUN`" if resumable else "stopped", error)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
 
 
 def _run(arguments: Sequence[str] | None) -> None:
@@ -35,7 +40,12 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise ConfigurationError(
             f'{error.name} is not installed: pip install "dtir[train]"'
         ) from error
-    app.cli(args=arguments, prog="dtir-train", description="Train and evaluate dtir.")
+    try:
+        app.cli(args=arguments, prog="dtir-train", description="Train and evaluate dtir.")
+    except SystemExit:  # After `--help`.
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
 
 
 def _say(message: str, error: DtirError | KeyboardInterrupt) -> None:
