@@ -293,7 +293,7 @@ def test_a_student_comes_nearer_to_its_teacher(student):
         )
         quiet = replace(configuration.recipe, adversarial_weight=0.0, restoration_weight=0.0)
         system = made(replace(configuration, recipe=quiet))
-        for _ in range(25):
+        for _ in range(60):
             last = system.train_step(batch(0), 2e-3, settling=False)
         return tuple(
             float(loss)

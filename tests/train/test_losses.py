@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dtir_train.configuration import Recipe
 from dtir_train.losses import (
@@ -143,3 +144,13 @@ def test_the_total_has_a_gradient_for_all_that_the_networks_put_out(outputs):
     # Of 3 * mean cross-entropy over two pictures: (probability - 1 where it is the label) * 1.5.
     expected = torch.tensor([[-0.75, 0.75], [0.375, -0.375]])
     assert torch.allclose(outputs["logits"].grad, expected)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3, 1.0])
+def test_dissimilarity_is_what_ssim_lacks_to_one(noise):
+    random = torch.Generator().manual_seed(0)
+    photos = torch.rand(4, 3, 8, 8, generator=random) * 2 - 1
+    photos = nn.functional.interpolate(photos, (64, 64), mode="bilinear")
+    made = (photos + noise * torch.randn(photos.shape, generator=random)).clamp(-1, 1)
+    similarity = structural_similarity_index_measure(made, photos, data_range=(-1.0, 1.0))
+    assert float(dissimilarity_loss(made, photos)) == pytest.approx(1 - float(similarity), abs=1e-4)

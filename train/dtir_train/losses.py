@@ -7,12 +7,11 @@ for least squares, a patch looks like the target domain's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
+from kornia.metrics import ssim
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dtir_train.configuration import AdversarialLoss, Recipe
 
@@ -137,14 +136,9 @@ def generator_losses(
 
 def dissimilarity_loss(made: Tensor, wanted: Tensor) -> Tensor:
     """Returns 1 - SSIM (Wang et al., 2004), in [0, 2], of pictures [N, 3, S, S] in [-1, 1]."""
-    # channels_last halves the time of its depthwise filters on a CPU; CUDA has them for the other.
-    order = torch.channels_last if made.device.type == "cpu" else torch.contiguous_format
-    similarity = structural_similarity_index_measure(
-        made.contiguous(memory_format=order),
-        wanted.contiguous(memory_format=order),
-        data_range=(-1.0, 1.0),
-    )
-    return 1.0 - cast("Tensor", similarity)
+    # kornia filters rows and then columns: that takes little more than half of torchmetrics' time.
+    similarity: Tensor = ssim(made, wanted, window_size=11, max_val=2.0)
+    return 1.0 - similarity.mean()
 
 
 def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
