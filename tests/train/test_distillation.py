@@ -4,6 +4,7 @@ import copy
 import csv
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -342,40 +343,40 @@ def test_a_run_notes_its_teacher_and_leaves_the_projections_behind(small, teache
         assert not [key for key in getattr(trained, name).state_dict() if "projection" in key]
 
 
-def test_a_stopped_run_goes_on_exactly(small, teacher, whole, tmp_path, monkeypatch, same):
-    train_step = System.train_step
+@pytest.fixture
+def fit_and_stop(monkeypatch):
+    """Begins a run, and stops it in its fourth step."""
 
-    def stopping(self, *arguments, **options):
-        if self.step == 3:
-            raise KeyboardInterrupt
-        return train_step(self, *arguments, **options)
+    def begin(configuration: Configuration, run: Path) -> None:
+        train_step = System.train_step
 
-    with monkeypatch.context() as patch:
-        patch.setattr(System, "train_step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            fit(replace(small(steps=4), teacher=str(teacher)), tmp_path / "run", OFTEN)
+        def stopping(self, *arguments, **options):
+            if self.step == 3:
+                raise KeyboardInterrupt
+            return train_step(self, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(System, "train_step", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                fit(configuration, run, OFTEN)
+
+    return begin
+
+
+def test_a_stopped_run_goes_on_exactly(small, teacher, whole, tmp_path, fit_and_stop, same):
+    fit_and_stop(replace(small(steps=4), teacher=str(teacher)), tmp_path / "run")
     assert load_checkpoint(tmp_path / "run").step == 2
     resume(tmp_path / "run", OFTEN)
     same(tmp_path / "run", whole)
 
 
 def test_a_stopped_run_of_a_recognizer_alone_goes_on_exactly(
-    small, reader, tmp_path, monkeypatch, same
+    small, reader, tmp_path, fit_and_stop, same
 ):
     configuration = replace(small(steps=4), teacher=str(reader))
     fit(configuration, tmp_path / "whole", OFTEN)
     assert load_checkpoint(tmp_path / "whole").configuration == with_teacher_hash(configuration)
-    train_step = System.train_step
-
-    def stopping(self, *arguments, **options):
-        if self.step == 3:
-            raise KeyboardInterrupt
-        return train_step(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(System, "train_step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            fit(configuration, tmp_path / "run", OFTEN)
+    fit_and_stop(configuration, tmp_path / "run")
     resume(tmp_path / "run", OFTEN)
     same(tmp_path / "run", tmp_path / "whole")
 

@@ -197,16 +197,13 @@ def load_recognizer(path: Path) -> TrainedRecognizer:
     Raises:
         ConfigurationError: as `load_trained`, and where the checkpoint is a whole system's.
     """
-    checkpoint = load_checkpoint(path)
-    if not reads_photos(checkpoint):
+    trained = load_either(path)
+    if not isinstance(trained, TrainedRecognizer):
         raise ConfigurationError(
             f"{path}: a system, whose recognizer reads cartoons: name a recognizer of photos, "
             "which `dtir-train fit-recognizer` trains"
         )
-    with torch.device("cpu"):
-        network = build_recognizer(checkpoint.configuration.networks, len(checkpoint.labels))
-    _give_weights(network, checkpoint, "recognizer", path)
-    return TrainedRecognizer(network, checkpoint.configuration, checkpoint.labels)
+    return trained
 
 
 def load_trained(path: Path) -> TrainedNetworks:
@@ -216,17 +213,30 @@ def load_trained(path: Path) -> TrainedNetworks:
         ConfigurationError: as `load_checkpoint`, where weights and configuration disagree, and
             where the checkpoint is of a recognizer alone.
     """
-    checkpoint = load_checkpoint(path)
-    if reads_photos(checkpoint):
+    trained = load_either(path)
+    if isinstance(trained, TrainedRecognizer):
         raise ConfigurationError(
             f"{path}: a recognizer of photos alone: name a run of `dtir-train fit`, which has all "
             "networks"
         )
+    return trained
+
+
+def load_either(path: Path) -> TrainedNetworks | TrainedRecognizer:
+    """Loads what a checkpoint holds, a system's networks or a recognizer of photos alone.
+
+    Raises:
+        ConfigurationError: as `load_checkpoint`, or where weights and configuration disagree.
+    """
+    checkpoint = load_checkpoint(path)
     sizes = checkpoint.configuration.networks
     with torch.device("cpu"):
+        recognizer = build_recognizer(sizes, len(checkpoint.labels))
+        if reads_photos(checkpoint):
+            _give_weights(recognizer, checkpoint, "recognizer", path)
+            return TrainedRecognizer(recognizer, checkpoint.configuration, checkpoint.labels)
         transfer = build_generator(sizes)
         restorer = build_generator(sizes)
-        recognizer = build_recognizer(sizes, len(checkpoint.labels))
     networks: tuple[tuple[str, torch.nn.Module], ...] = (
         ("transfer", transfer),
         ("recognizer", recognizer),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import tyro
@@ -10,7 +9,7 @@ import tyro
 from dtir_sdk.errors import ConfigurationError, OutputError
 from dtir_train.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from dtir_train.classifier import predict
-from dtir_train.configuration import PRESETS, Configuration, Data, PresetName
+from dtir_train.configuration import PRESETS, Configuration, Data, PresetName, Recipe
 from dtir_train.evaluation.arrays import as_tensor, bgr
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.identities import IdentityTraining, load_people, train_on_photos
@@ -69,10 +68,7 @@ def fit_recognizer(
     except OSError as error:
         raise OutputError(f"{run}: the folder could not be made ({error})") from error
     network = train_on_photos(pictures, training, networks, seed)
-    configuration = Configuration(networks, pictures.data, seed=seed)
-    configuration = dataclasses.replace(
-        configuration, recipe=dataclasses.replace(configuration.recipe, epochs=epochs)
-    )
+    configuration = Configuration(networks, pictures.data, Recipe(epochs=epochs), seed)
     weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     labels, test = pictures.train.label_names, pictures.test
     checkpoint = Checkpoint(configuration, labels, 0, {"recognizer": weights})

@@ -106,7 +106,6 @@ class System:
         for network in self._plain.values():
             initialise(network)
         modules = dict(self._plain)
-        self._shows_features = self._teacher is not None and self._teacher.channels is not None
         if self._teacher is not None and self._teacher.channels is not None:
             student = Student(transfer, sizes.channels, self._teacher.channels)
             modules["transfer"], self._plain["projections"] = student, student.projections
@@ -304,7 +303,7 @@ class System:
     def _transferred(self, photos: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """Returns cartoons, and with a teacher that has such the features on the way."""
         made = self._networks["transfer"](photos)
-        if not self._shows_features:
+        if "projections" not in self._plain:
             return made, ()
         cartoons, *features = made
         return cartoons, features
