@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,3 +91,24 @@ def machine(
     yield set_up
     library_module.open_library.cache_clear()
     _forget_polygraphy()
+
+
+@pytest.fixture
+def into_closed_pipe() -> Callable[..., tuple[int, str]]:
+    """Runs Python with the given words and nobody reading; returns exit code and stderr."""
+
+    def run(*words: object) -> tuple[int, str]:
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, *map(str, words)],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        os.close(writer)
+        return done.returncode, done.stderr
+
+    return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from dtir_export.source import ExportSource, find_source
 from dtir_export.splitting import split_bundle
 from dtir_sdk.batches import BatchRange, check_batches
 from dtir_sdk.bundle import Bundle, FilePrecision, Role
+from dtir_sdk.closed_pipe import PIPE_CLOSED, discard_output, flushing
 from dtir_sdk.errors import ConfigurationError, DtirError
 
-FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 1
+FAILED, INTERRUPTED = 2, 130
 OUTPUT = "dtir-bundle"
 
 EngineName = Literal["onnx", "tensorrt", "tensorrt-rtx"]
@@ -217,13 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        try:
+        with flushing():
             options = tyro.cli(Options, prog="dtir-export", args=arguments)
-        except SystemExit:  # After `--help`.
-            sys.stdout.flush()
-            raise
-        export(options, Narrator(sys.stdout))
-        sys.stdout.flush()
+            export(options, Narrator(sys.stdout))
     except DtirError as error:
         sys.stderr.write(f"dtir-export: error: {error}\n")
         return FAILED
@@ -231,7 +227,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("dtir-export: interrupted, nothing half written\n")
         return INTERRUPTED
     except BrokenPipeError:
-        # Python would complain again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return PIPE_CLOSED
     return 0

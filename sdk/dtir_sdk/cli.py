@@ -15,9 +15,10 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
+from dtir_sdk.closed_pipe import PIPE_CLOSED, discard_output, flushing
 from dtir_sdk.errors import DtirError
 
-FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 1
+FAILED, INTERRUPTED = 2, 130
 
 Engine = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -170,13 +171,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # FFmpeg, which reads the videos, would print its own lines beside ours.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
-        code: int = tyro.extras.subcommand_cli_from_dict(
-            {"run": run, "info": info, "bench": bench, "cache": cache},
-            prog="dtir",
-            description="Faces become cartoons; labels are read from the cartoons.",
-            args=arguments,
-        )
-        sys.stdout.flush()
+        with flushing():
+            code: int = tyro.extras.subcommand_cli_from_dict(
+                {"run": run, "info": info, "bench": bench, "cache": cache},
+                prog="dtir",
+                description="Faces become cartoons; labels are read from the cartoons.",
+                args=arguments,
+            )
     except DtirError as error:
         print(f"dtir: error: {error}", file=sys.stderr)
         return FAILED
@@ -184,7 +185,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("dtir: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Python would complain again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return PIPE_CLOSED
     return code

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -248,16 +247,6 @@ def test_missing_package(run_cli: Run, checkpoint: Path, monkeypatch: pytest.Mon
     one_line(run_cli(checkpoint), 'onnx is not installed: pip install "dtir[export]"')
 
 
-def test_closed_pipe() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
+def test_closed_pipe(into_closed_pipe: Callable[..., tuple[int, str]]) -> None:
     program = "import sys; from dtir_export.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "--help"],
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert into_closed_pipe("-c", program, "--help") == (1, "")

@@ -483,22 +483,14 @@ def test_unreadable_video_gives_one_line(bundle):
 
 
 @pytest.mark.parametrize("command", ["info", "run"])
-def test_closed_pipe(bundle, portrait_path, command):
-    words = [sys.executable, "-m", "dtir_sdk", command, "--bundle", bundle.folder]
-    words += [portrait_path] if command == "run" else []
-    reader, writer = os.pipe()
-    os.close(reader)
-    process = subprocess.run(
-        words,
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    os.close(writer)
-    assert process.returncode == 1
-    assert process.stderr == ""
+def test_closed_pipe(into_closed_pipe, bundle, portrait_path, command):
+    words = [portrait_path] if command == "run" else []
+    found = into_closed_pipe("-m", "dtir_sdk", command, "--bundle", bundle.folder, *words)
+    assert found == (1, "")
+
+
+def test_help_into_a_closed_pipe(into_closed_pipe):
+    assert into_closed_pipe("-m", "dtir_sdk", "--help") == (1, "")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["info", "-h"], ["bench", "-h"]])

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -161,16 +158,6 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_kept(
 
 
 @pytest.mark.parametrize("words", [[], ["resume"]])
-def test_closed_pipe(words):
+def test_closed_pipe(into_closed_pipe, words):
     program = "import sys; from dtir_train.cli import main; sys.exit(main())"
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-c", program, *words, "--help"],
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert into_closed_pipe("-c", program, *words, "--help") == (1, "")

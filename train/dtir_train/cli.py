@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
+from dtir_sdk.closed_pipe import PIPE_CLOSED, discard_output, flushing
 from dtir_sdk.errors import ConfigurationError, DtirError
-from dtir_train.ending import FAILED, INTERRUPTED, PIPE_CLOSED, tells
+from dtir_train.ending import FAILED, INTERRUPTED, tells
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say("stopped; go on with `dtir-train resume RUN`" if resumable else "stopped", error)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # Python would complain again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         sys.exit(PIPE_CLOSED)
 
 
@@ -40,12 +39,8 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise ConfigurationError(
             f'{error.name} is not installed: pip install "dtir[train]"'
         ) from error
-    try:
+    with flushing():
         app.cli(args=arguments, prog="dtir-train", description="Train and evaluate dtir.")
-    except SystemExit:  # After `--help`.
-        sys.stdout.flush()
-        raise
-    sys.stdout.flush()
 
 
 def _say(message: str, error: DtirError | KeyboardInterrupt) -> None:

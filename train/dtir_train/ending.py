@@ -6,7 +6,7 @@ import os
 
 from dtir_sdk.errors import DtirError, TrainingError
 
-FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 1
+FAILED, INTERRUPTED = 2, 130
 
 
 class LostProcessError(TrainingError):
