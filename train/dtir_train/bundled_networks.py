@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dtir_sdk.bundle import MANIFEST, Bundle, ModelName
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.building import build_generator, build_recognizer
-from dtir_train.checkpoint import Checkpoint, TrainedNetworks, load_trained
+from dtir_train.checkpoint import Checkpoint, TrainedNetworks, TrainedRecognizer, load_either
 from dtir_train.configuration import Configuration, Networks
 from dtir_train.networks import Backbone
 
@@ -43,14 +43,14 @@ def is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def load_networks(path: Path) -> TrainedNetworks:
-    """Loads the networks of a bundle, of a run, or of a checkpoint.
+def load_networks(path: Path) -> TrainedNetworks | TrainedRecognizer:
+    """Loads the networks of a bundle, or what a run or a checkpoint holds.
 
     Raises:
         BundleError: as `load_bundled`.
-        ConfigurationError: as `load_bundled` and `load_trained`.
+        ConfigurationError: as `load_bundled` and `load_either`.
     """
-    return load_bundled(path) if is_bundle(path) else load_trained(path)
+    return load_bundled(path) if is_bundle(path) else load_either(path)
 
 
 def bundled_checkpoint(path: Path) -> Checkpoint:

@@ -25,9 +25,9 @@ from torch.nn import functional
 
 from dtir_sdk.bundle import MANIFEST
 from dtir_sdk.errors import ConfigurationError
-from dtir_train.bundled_networks import is_bundle, load_bundled
+from dtir_train.bundled_networks import is_bundle, load_networks
 from dtir_train.channel import send
-from dtir_train.checkpoint import CHECKPOINT_NAME, TrainedRecognizer, load_either
+from dtir_train.checkpoint import CHECKPOINT_NAME, TrainedRecognizer
 from dtir_train.configuration import Configuration, Distillation
 from dtir_train.losses import dissimilarity_loss, divergence
 from dtir_train.networks import Generator
@@ -101,7 +101,7 @@ class Teacher:
                 f"teacher {path}: its checkpoint is another one than this run began with (SHA-256 "
                 f"{expected[:12]}...): put that one back, or begin a new run"
             )
-        trained = load_bundled(path) if is_bundle(path) else load_either(path)
+        trained = load_networks(path)
         size, own = configuration.networks.image_size, trained.configuration.networks
         if own.image_size != size:
             raise ConfigurationError(
