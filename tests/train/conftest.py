@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -26,6 +28,13 @@ SMALL = Networks(
     recognizer_width=8,
 )
 
+_COLOURS = {
+    "ann": (110, 130, 235),
+    "bob": (30, 50, 120),
+    "cid": (235, 130, 110),
+    "dot": (120, 50, 30),
+}
+_FLAGS = {"ann": "warm,1,1", "bob": "warm,1,0", "cid": "cool,0,1", "dot": "cool,0,0"}
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("train", deadline=None, max_examples=60)
@@ -150,3 +159,19 @@ def same(tensors) -> Callable[[Path, Path], None]:
         assert not different
 
     return compare
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """Ann is warm and bright, Bob warm and dark, Cid cool and bright, Dot cool and dark."""
+    folder = tmp_path_factory.mktemp("sources") / "people"
+    (folder / "images").mkdir(parents=True)
+    lines = ["file,split,identity,mood,Warm,Bright"]
+    random = np.random.default_rng(0)
+    for number in range(64):
+        person, split = list(_COLOURS)[number % 4], "test" if number >= 48 else "train"
+        picture = random.integers(-30, 31, (32, 32, 3)) + _COLOURS[person]
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture.clip(0, 255).astype(np.uint8))
+        lines.append(f"{number}.png,{split},{person},{_FLAGS[person]}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder

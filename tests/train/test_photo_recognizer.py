@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,30 +16,6 @@ from dtir_train.configuration import PRESETS, Data
 from dtir_train.datasets import load_secret
 from dtir_train.datasets.batches import photos_of
 from dtir_train.photo_recognizer import fit_recognizer
-
-COLOURS = {
-    "ann": (110, 130, 235),
-    "bob": (30, 50, 120),
-    "cid": (235, 130, 110),
-    "dot": (120, 50, 30),
-}
-FLAGS = {"ann": "warm,1,1", "bob": "warm,1,0", "cid": "cool,0,1", "dot": "cool,0,0"}
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory) -> Path:
-    """Ann is warm and bright, Bob warm and dark, Cid cool and bright, Dot cool and dark."""
-    folder = tmp_path_factory.mktemp("sources") / "people"
-    (folder / "images").mkdir(parents=True)
-    lines = ["file,split,identity,mood,Warm,Bright"]
-    random = np.random.default_rng(0)
-    for number in range(64):
-        person, split = list(COLOURS)[number % 4], "test" if number >= 48 else "train"
-        picture = random.integers(-30, 31, (32, 32, 3)) + COLOURS[person]
-        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture.clip(0, 255).astype(np.uint8))
-        lines.append(f"{number}.png,{split},{person},{FLAGS[person]}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 def fit(people: Path, run: Path, **options) -> None:

@@ -1,4 +1,4 @@
-"""Which arithmetic the networks are trained in, on the processor that is there."""
+"""On which processor networks run, and in which arithmetic they are trained there."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from dtir_train.configuration import Precision
 
 Device = Literal["auto", "cpu", "cuda"]
 Arithmetic = Literal["bf16-mixed", "32-true"]
+
+
+def best_device() -> torch.device:
+    """Returns the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def arithmetic(precision: Precision = "auto", device: Device = "auto") -> Arithmetic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -10,7 +11,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
 
-from dtir_train.arithmetic import arithmetic
+from dtir_train.arithmetic import arithmetic, best_device
 from dtir_train.averaging import averaged_copy
 from dtir_train.building import build_recognizer
 from dtir_train.configuration import Data, Networks
@@ -18,10 +19,22 @@ from dtir_train.datasets import Batches, Pictures
 from dtir_train.networks import Recognizer, initialise
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Recognizer, Tensor, Tensor], Tensor]
 
 _BATCH = 16
 _PART = 64
+
+
+def label_loss(
+    network: Recognizer, pictures: Tensor, labels: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy of labels int64 [N], of which a share is believed to be any other."""
+    return functional.cross_entropy(network(pictures), labels, label_smoothing=smoothing)
+
+
+def attribute_loss(network: Recognizer, pictures: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of attributes int64 [N, A] that are each there (1) or not (0)."""
+    return functional.binary_cross_entropy_with_logits(network(pictures), labels.float())
 
 
 def train_classifier(
@@ -33,8 +46,9 @@ def train_classifier(
     *,
     seed: int = 0,
     learning_rate: float = 2e-4,
-    loss: Loss = functional.cross_entropy,
+    loss: Loss = label_loss,
     start_from: Recognizer | None = None,
+    keep_last_layer: bool = False,
 ) -> Recognizer:
     """Trains the recognizer of a configuration, on a GPU where there is one, in bf16 where it can.
 
@@ -47,10 +61,10 @@ def train_classifier(
         task: what the progress bar says.
         seed: of the weights.
         learning_rate: Adam's; constant for the first half, then linear to 0.
-        loss: of logits float32 [N, outputs] and labels: cross-entropy, `attribute_loss` for flags
-            int64 [N, A], or `losses.divergence` for a teacher's logits.
+        loss: of the network, the pictures and the labels.
         start_from: a network of the same sizes whose weights, but for the last layer's, to start
             from; None starts from random ones.
+        keep_last_layer: take the last layer's too.
 
     Returns:
         The averaged network (decay 0.998), float32, in eval mode, where it was trained.
@@ -60,17 +74,20 @@ def train_classifier(
     plain = build_recognizer(networks, outputs)
     initialise(plain)
     if start_from is not None:
-        body = {k: v for k, v in start_from.state_dict().items() if not k.startswith("fc.")}
+        given = start_from.state_dict()
+        body = {k: v for k, v in given.items() if keep_last_layer or not k.startswith("fc.")}
         plain.load_state_dict(body, strict=False)
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters(), fused=True))
+    network.mark_forward_method("with_features")
     averaged = averaged_copy(plain, 0.998)
     with Progress() as bar:
         for step in bar.track(range(steps), description=task):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))
             pictures, labels = fabric.to_device(batch(step))
-            wrong = loss(network(pictures.to(memory_format=torch.channels_last)), labels)
+            pictures = pictures.to(memory_format=torch.channels_last)
+            wrong = loss(cast(Recognizer, network), pictures, labels)
             optimizer.zero_grad()
             fabric.backward(wrong)
             optimizer.step()
@@ -78,11 +95,6 @@ def train_classifier(
     trained = averaged.module
     assert isinstance(trained, Recognizer)
     return trained.eval().requires_grad_(False)
-
-
-def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of attributes int64 [N, A] that are each there (1) or not (0)."""
-    return functional.binary_cross_entropy_with_logits(logits, labels.float())
 
 
 def batches_of(
@@ -101,8 +113,7 @@ def batches_of(
         Step to pictures and labels, and the number of steps that the passes take, 1 or more.
     """
     # Target pictures are not used: any set fills their place in a batch.
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = Batches(pictures, pictures, data, batch_size, seed, device=device)
+    batches = Batches(pictures, pictures, data, batch_size, seed, device=best_device())
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         drawn = batches[step]

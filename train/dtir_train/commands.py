@@ -19,6 +19,7 @@ from dtir_train.evaluation.table_2 import table_2
 from dtir_train.evaluation.table_3 import table_3
 from dtir_train.evaluation.table_4 import table_4
 from dtir_train.photo_recognizer import fit_recognizer
+from dtir_train.relabelling import relabel
 from dtir_train.training import Execution, dry_run, fit, resume
 
 # What Fabric tells about its choices is said in the configuration already.
@@ -77,6 +78,7 @@ def resume_command(
 
 
 app.command(fit_recognizer)
+app.command(relabel)
 
 evaluate = tyro.extras.SubcommandApp()
 evaluate.command(summary)

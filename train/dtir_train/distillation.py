@@ -29,7 +29,7 @@ from dtir_train.bundled_networks import is_bundle, load_networks
 from dtir_train.channel import send
 from dtir_train.checkpoint import CHECKPOINT_NAME, TrainedRecognizer
 from dtir_train.configuration import Configuration, Distillation
-from dtir_train.losses import dissimilarity_loss, divergence
+from dtir_train.losses import dissimilarity_loss, divergence, feature_difference
 from dtir_train.networks import Generator
 
 
@@ -217,7 +217,7 @@ def distillation_losses(
     matching = drawing = nothing
     if lesson.features is not None:
         missed = [
-            ((own - taught).square().mean(dim=(1, 2, 3)) / taught.var(dim=(1, 2, 3))).mean()
+            feature_difference(own, taught)
             for own, taught in zip(features, lesson.features, strict=True)
         ]
         matching = 0.5 * (missed[0] + missed[1])

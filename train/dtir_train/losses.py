@@ -141,6 +141,21 @@ def dissimilarity_loss(made: Tensor, wanted: Tensor) -> Tensor:
     return 1.0 - similarity.mean()
 
 
+def feature_difference(own: Tensor, taught: Tensor) -> Tensor:
+    """How far features are from a teacher's (FitNets, Romero et al., 2015).
+
+    Args:
+        own: float [N, C, H, W].
+        taught: the teacher's, the same.
+
+    Returns:
+        The mean squared difference as a share of the variance of the teacher's features of a
+        picture, mean over pictures.
+    """
+    missed = (own.float() - taught.float()).square().mean(dim=(1, 2, 3))
+    return (missed / taught.float().var(dim=(1, 2, 3))).mean()
+
+
 def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
     """How far answers are from a teacher's (Hinton et al., 2015).
 

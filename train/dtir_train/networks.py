@@ -252,11 +252,22 @@ class Recognizer(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Returns logits float32 ``[N, classes]`` of pictures ``[N, 3, S, S]`` in [-1, 1]."""
-        features = self.maxpool(self.relu(self.bn1(self.conv1(pictures))))
+        return self.with_features(pictures)[0]
+
+    def with_features(self, pictures: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Also returns what each of the four stages makes of it, for distillation.
+
+        Returns:
+            Logits as `forward`, and the features ``[N, C, S/4, S/4]`` after the first stage, each
+            later one of half the side of the one before it and twice as wide.
+        """
+        made = self.maxpool(self.relu(self.bn1(self.conv1(pictures))))
+        features = []
         for stage in (1, 2, 3, 4):
-            features = self.get_submodule(f"layer{stage}")(features)
-        logits: Tensor = self.fc(torch.flatten(self.avgpool(features), 1))
-        return logits.float()
+            made = self.get_submodule(f"layer{stage}")(made)
+            features.append(made)
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(made), 1))
+        return logits.float(), tuple(features)
 
 
 def initialise(network: nn.Module) -> None:

@@ -1,6 +1,20 @@
 """Picture sets: where they lie, how they are decoded once, and the batches made of them."""
 
 from dtir_train.datasets.batches import Batch, Batches
-from dtir_train.datasets.decoded import Pictures, load_secret, load_secret_by_source, load_target
+from dtir_train.datasets.decoded import (
+    Pictures,
+    load_secret,
+    load_secret_by_source,
+    load_target,
+    load_unlabelled,
+)
 
-__all__ = ["Batch", "Batches", "Pictures", "load_secret", "load_secret_by_source", "load_target"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "Pictures",
+    "load_secret",
+    "load_secret_by_source",
+    "load_target",
+    "load_unlabelled",
+]

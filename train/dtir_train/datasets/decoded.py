@@ -153,6 +153,23 @@ def _classes(data: Data, sources: list[tuple[str, Source]]) -> _Classes:
     return _Classes(_label_names(data, values), values)
 
 
+def load_unlabelled(data: Data, size: int, split: str, seed: int = 0) -> Pictures:
+    """Loads the secret domain's pictures of a split without their labels, if they have any.
+
+    Arguments and errors as `load_secret`.
+    """
+    parts = []
+    for _, source in _opened(data.secret, None):
+        entries = _split(source.entries, data, split)
+        if entries:
+            parts.append(_decode(source, entries, size, data.align, None, ALONE))
+    if GENERATED in data.secret:
+        count = _GENERATED_COUNTS[split]
+        pictures, _ = generated_secret(count, size, seed_of(seed, split))
+        parts.append(_generated_part(pictures, ("",) * count))
+    return _joined(parts, _Classes(), f"{', '.join(data.secret)}, split {split}")
+
+
 def load_target(data: Data, size: int, split: str, seed: int = 0, world: World = ALONE) -> Pictures:
     """Loads the target domain's pictures of a split; arguments and errors as `load_secret`.
 

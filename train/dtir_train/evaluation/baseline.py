@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from dtir_sdk.errors import ConfigurationError
+from dtir_train.arithmetic import best_device
 from dtir_train.checkpoint import load_recognizer
 from dtir_train.classifier import batches_of, train_classifier
 from dtir_train.configuration import Data, Networks, PresetName
@@ -78,4 +77,4 @@ def photo_recognizer(path: Path, system: TrainedSystem) -> Recognizer:
             f"({', '.join(system.labels[:10])}) from {system.image_size}x{system.image_size}: "
             "choose two of the same task"
         )
-    return trained.network.to("cuda" if torch.cuda.is_available() else "cpu")
+    return trained.network.to(best_device())

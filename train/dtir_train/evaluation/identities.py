@@ -8,15 +8,13 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.classifier import (
     Batch,
     attribute_loss,
     batches_of,
-    logits,
+    label_loss,
     predict,
     train_classifier,
 )
@@ -26,14 +24,13 @@ from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.recognition import Recognition, compare_readings
 from dtir_train.evaluation.subject import flags_of, names_of
-from dtir_train.evaluation.systems import TrainedSystem, transferred_batches
-from dtir_train.losses import divergence
+from dtir_train.evaluation.systems import TrainedSystem, paired_batches, transferred_batches
 from dtir_train.networks import Recognizer
+from dtir_train.teaching import teach_recognizer
 
 # Pictures of a person are few: labels are believed a little less, shifts are larger.
 _SMOOTHING, _JITTER = 0.1, 0.1
 _LEARNING_RATE = 5e-4
-_TEMPERATURE = 4.0
 
 
 @dataclass(frozen=True)
@@ -47,9 +44,9 @@ class IdentityTraining:
         pretraining: columns of 0 and 1 that both networks learn to read first; none leaves that
             out.
         pretraining_epochs: passes in learning them.
-        taught_epochs: passes over the training photos of all secret sources in which the network
-            on cartoons goes on to learn what the one on photos answers; measured beside the one
-            that was not taught. 0 leaves it out.
+        taught_epochs: passes over the training photos of all secret sources in which another
+            network on cartoons learns from the one on photos; measured beside the one that learned
+            from labels. 0 leaves it out.
         repeats: sets of networks, of seeds that follow each other; figures are their means.
     """
 
@@ -126,7 +123,7 @@ def read_identities(
 
     Args:
         people: to tell apart.
-        lessons: photos on which the network on cartoons is taught by the one on photos; their
+        lessons: photos on which a network on cartoons is taught by the one on photos; their
             labels do not matter.
         training: of the networks.
         system: that makes the cartoons.
@@ -134,8 +131,8 @@ def read_identities(
         seeds: of the networks, whose figures are averaged.
 
     Returns:
-        How well the network on cartoons reads beside the one on photos, and how well it does once
-        it was taught; None without `taught_epochs`.
+        How well the network on cartoons reads beside the one on photos, and how well the one does
+        that was taught by it; None without `taught_epochs`.
     """
     photos = bgr(people.test)
     cartoons = in_parts(system.transfer, photos, "transferring")
@@ -156,16 +153,13 @@ def read_identities(
         alone.append(compare_readings(name, people.test, from_cartoons, from_photos))
         if training.taught_epochs:
             batch, steps = batches_of(lessons, people.data, training.taught_epochs, seed)
-            student = train_classifier(
+            student = teach_recognizer(
+                on_photos,
                 networks,
-                len(people.train.label_names),
-                transferred_batches(system, _answered(on_photos, batch)),
+                paired_batches(system, batch),
                 steps,
                 f"what photos answer, seed {seed}",
                 seed=seed,
-                learning_rate=_LEARNING_RATE,
-                loss=partial(divergence, temperature=_TEMPERATURE),
-                start_from=on_cartoons,
             )
             from_cartoons = predict(student, as_tensor(cartoons)).numpy()
             taught.append(compare_readings(name, people.test, from_cartoons, from_photos))
@@ -226,19 +220,9 @@ def _reader(
         f"identities from {task}",
         seed=seed,
         learning_rate=_LEARNING_RATE,
-        loss=partial(functional.cross_entropy, label_smoothing=_SMOOTHING),
+        loss=partial(label_loss, smoothing=_SMOOTHING),
         start_from=start_from,
     )
-
-
-def _answered(teacher: Recognizer, batch: Batch) -> Batch:
-    """Puts what a network answers for the photos of each batch in place of their labels."""
-
-    def answered(step: int) -> tuple[Tensor, Tensor]:
-        photos, _ = batch(step)
-        return photos, logits(teacher, photos)
-
-    return answered
 
 
 def _mean(repeats: list[Recognition]) -> Recognition:

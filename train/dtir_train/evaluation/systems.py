@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
+from dtir_train.arithmetic import best_device
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
 from dtir_train.classifier import Batch
 from dtir_train.configuration import PRESETS, Configuration, Networks, PresetName
@@ -130,7 +131,7 @@ def checkpoint_name(path: Path) -> str:
 
 def _of_run(path: Path) -> TrainedSystem:
     trained = load_trained(path)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
 
     def deployed(network: nn.Module, output: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
         # torch's overloads leave memory_format out.
@@ -156,6 +157,16 @@ def _of_run(path: Path) -> TrainedSystem:
         deployed(trained.recognizer, lambda logits: logits.softmax(dim=1)),
         deployed(trained.restorer, as_bgr),
     )
+
+
+def paired_batches(system: TrainedSystem, batch: Batch) -> Batch:
+    """Turns the photos of each batch into cartoons, beside which they stand in place of labels."""
+
+    def paired(step: int) -> tuple[Tensor, Tensor]:
+        photos, _ = batch(step)
+        return as_tensor(system.transfer(as_bgr(photos).cpu().numpy())), photos
+
+    return paired
 
 
 def transferred_batches(system: TrainedSystem, batch: Batch) -> Batch:

@@ -45,10 +45,10 @@ class Table2:
 
     Attributes:
         tasks: the system's own label for each secret source, then the identities, then, where
-            it was asked for, the identities once the network on cartoons was taught.
+            it was asked for, the identities as a network reads them that was taught.
         baseline_epochs: passes over the photos in training the attribute's recognizer on them.
         seeds: of the networks that read identities, whose figures are their means.
-        taught_epochs: passes in which the network on cartoons was taught by the one on photos.
+        taught_epochs: passes in which a network on cartoons was taught by the one on photos.
         recognizer: name of the recognizer that read the attribute from photos, where it was
             trained before; None where it was trained here.
     """
@@ -75,9 +75,9 @@ def table_2(
     `edge` and two cores about 15 minutes for the attribute on 14,000 photos, and an hour and a
     half a repeat for 200 people; the picture is a bar chart.
 
-    With `--taught-epochs` the network on cartoons is also taught by the one on photos, as the edge
-    can, which sees both: it learns the photos' answers for all training photos, whoever is in them
-    (distillation: Hinton et al., 2015; Beyer et al., 2022). That is a row of its own.
+    With `--taught-epochs` another network on cartoons is taught by the one on photos, as the edge
+    can, which sees both: from all training photos, whoever is in them, it learns what that one
+    makes of them, its answers and its features (as `dtir-train relabel`). That is a row of its own.
 
     Args:
         subject: the system and the pictures.
@@ -180,9 +180,9 @@ def to_markdown(result: Table2) -> list[str]:
     if result.taught_epochs:
         lines += [
             "",
-            "Taught: the one on cartoons then learned for "
-            f"{result.taught_epochs:g} passes over the training photos of all sources what the one "
-            "on photos answers.",
+            "Taught: one on cartoons that starts as the one on photos and learns for "
+            f"{result.taught_epochs:g} passes over the training photos of all sources what that "
+            "one makes of them.",
         ]
     return lines
 

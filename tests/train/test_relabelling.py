@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dtir_export.graphs import export_graphs
+from dtir_sdk.bundle import write_bundle
+from dtir_sdk.errors import ConfigurationError, DataError
+from dtir_train.building import build_generator, build_recognizer
+from dtir_train.channel import send
+from dtir_train.checkpoint import (
+    CHECKPOINT_NAME,
+    Checkpoint,
+    load_checkpoint,
+    load_recognizer,
+    load_trained,
+    save_checkpoint,
+)
+from dtir_train.classifier import predict
+from dtir_train.cli import main
+from dtir_train.configuration import Data
+from dtir_train.datasets import load_secret
+from dtir_train.datasets.batches import photos_of
+from dtir_train.photo_recognizer import fit_recognizer
+from dtir_train.relabelling import relabel
+from dtir_train.training import Execution, fit
+
+GENERATED = ("generated",)
+MODELS = ("transfer", "recognizer", "restorer")
+
+
+@pytest.fixture(scope="module")
+def teacher(people, tmp_path_factory) -> Path:
+    """A recognizer of photos that tells four people apart; do not change it."""
+    folder = tmp_path_factory.mktemp("teachers") / "people-of-photos"
+    options = {"pretraining": (), "epochs": 60, "preset": "tiny", "align": False}
+    fit_recognizer((str(people),), run=folder, **options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory, small) -> Path:
+    """A run that reads moods; do not change it. Its transfer generator draws something."""
+    configuration = small(data={"attribute": "mood"})
+    torch.manual_seed(0)
+    networks = {
+        "transfer": build_generator(configuration.networks),
+        "recognizer": build_recognizer(configuration.networks, 3),
+        "restorer": build_generator(configuration.networks),
+    }
+    for module in networks["recognizer"].modules():
+        # Fresh ones do nothing, and no export of a trained network is without them.
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    tensors = {name: network.state_dict() for name, network in networks.items()}
+    folder = tmp_path_factory.mktemp("systems") / "moods"
+    checkpoint = Checkpoint(configuration, ("glad", "sad", "cross"), 2, tensors)
+    save_checkpoint(checkpoint, folder / CHECKPOINT_NAME)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def relabelled(system, teacher, people, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("relabelled") / "people"
+    relabel((str(people),), teacher, run=folder, system=system, epochs=400, align=False)
+    return folder
+
+
+def test_the_new_recognizer_reads_from_cartoons_what_the_teacher_reads_from_photos(
+    relabelled, teacher, people
+):
+    data = Data((str(people),), attribute="identity", align=False)
+    photos, labels = photos_of(load_secret(data, 32, "test"), np.arange(16))
+    trained = load_trained(relabelled)
+    cartoons = send(trained.transfer(photos))
+
+    def right(recognizer: torch.nn.Module, pictures: torch.Tensor) -> float:
+        return float((predict(recognizer, pictures) == labels).float().mean())
+
+    untaught = load_recognizer(teacher).network
+    assert right(untaught, photos) > 0.9
+    assert right(trained.recognizer, cartoons) > 0.85
+    assert right(trained.recognizer, cartoons) > right(untaught, cartoons) + 0.1
+
+
+def test_whoever_has_the_other_networks_keeps_them(relabelled, system):
+    before, after = load_checkpoint(system).tensors, load_checkpoint(relabelled).tensors
+    assert set(after) == {"transfer", "recognizer", "restorer"}
+    for name in ("transfer", "restorer"):
+        assert all(torch.equal(after[name][key], before[name][key]) for key in before[name])
+
+
+def test_it_is_a_run_of_the_teachers_labels(relabelled, teacher):
+    trained, taught = load_trained(relabelled), load_recognizer(teacher)
+    assert trained.labels == taught.labels
+    assert trained.configuration.data.attribute == "identity"
+    assert trained.configuration.networks.channels == 4
+    assert trained.configuration.networks.recognizer_width == 8
+    assert trained.step == 400 * 2, "passes of two batches each"
+
+
+def test_it_is_measured_as_a_run_is(relabelled, teacher, people, tmp_path):
+    options = ["--no-align", "--recognizer", str(teacher), "--output", str(tmp_path)]
+    main(["evaluate", "table-2", str(relabelled), "--secret", str(people), *options])
+    (task,) = json.loads((tmp_path / "table-2.json").read_text())["tasks"]
+    assert task["label"] == "identity"
+    assert task["recognition"]["accuracy"] > 0.85
+    assert task["recognition"]["photo_accuracy"] > 0.9
+
+
+def test_a_run_can_start_from_it(relabelled, small, tmp_path):
+    configuration = replace(small(steps=1), start_from=str(relabelled))
+    fit(configuration, tmp_path / "run", Execution(device="cpu"))
+    assert load_checkpoint(tmp_path / "run").step == 1
+
+
+def test_photos_need_no_labels(system, teacher, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(20):
+        picture = random.integers(0, 256, (32, 32, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), picture)
+    options = {"system": system, "epochs": 1, "align": False}
+    relabel((str(folder),), teacher, run=tmp_path / "run", **options)
+    assert load_trained(tmp_path / "run").labels == load_recognizer(teacher).labels
+
+
+def test_a_bundle_can_be_given_another_label(system, teacher, tmp_path):
+    trained = load_trained(system)
+    graphs = export_graphs(trained, MODELS, "fp32")
+    written = write_bundle(
+        tmp_path / "bundle",
+        name="moods",
+        image_size=32,
+        attribute="mood",
+        labels=trained.labels,
+        role="full",
+        models={name: (graph, "fp32") for name, graph in graphs.items()},
+        metrics={},
+        training_data=[],
+        intended_use="tests",
+        limits=[],
+    )
+    options = [f"--system={written.folder}", "--epochs=1", "--no-align", "--seed=3"]
+    command = ["relabel", str(tmp_path / "run"), "--secret", "generated"]
+    main([*command, "--teacher", str(teacher), *options])
+    made = load_trained(tmp_path / "run")
+    assert (made.labels, made.configuration.seed) == (load_recognizer(teacher).labels, 3)
+    pictures = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert torch.allclose(made.transfer(pictures), trained.transfer(pictures), atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_recognizer(system, teacher, tmp_path, same):
+    for run in ("one", "again"):
+        options = {"system": system, "epochs": 0.1, "align": False, "seed": 1}
+        relabel(GENERATED, teacher, run=tmp_path / run, **options)
+    same(tmp_path / "one", tmp_path / "again")
+
+
+@pytest.fixture
+def no_training(monkeypatch) -> None:
+    def train(*_, **__):
+        raise AssertionError("trained before all was known to be usable")
+
+    monkeypatch.setattr("dtir_train.relabelling.teach_recognizer", train)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"epochs": 0}, ConfigurationError, "epochs is 0"),
+        ({"limit": 0}, ConfigurationError, "limit is 0"),
+        ({"jitter": 2}, ConfigurationError, "jitter is 2"),
+        ({"secret": ()}, ConfigurationError, "at least one source"),
+        ({"secret": ("nowhere",)}, DataError, "nowhere: no such folder"),
+        ({"system": None}, ConfigurationError, "reads 32x32 pixels, .* draws 128x128: choose"),
+        ({"teacher": Path("none")}, ConfigurationError, "none: no checkpoint there"),
+    ],
+)
+def test_what_does_not_fit_is_refused(system, teacher, tmp_path, options, error, message):
+    values = {"secret": GENERATED, "teacher": teacher, "system": system, "align": False} | options
+    with pytest.raises(error, match=message):
+        relabel(run=tmp_path / "run", **values)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_system_is_no_teacher_and_a_recognizer_of_photos_no_system(system, teacher, tmp_path):
+    with pytest.raises(ConfigurationError, match="a system, whose recognizer reads cartoons"):
+        relabel(GENERATED, system, run=tmp_path / "run", system=system)
+    with pytest.raises(ConfigurationError, match="a recognizer of photos alone: name a bundle"):
+        relabel(GENERATED, teacher, run=tmp_path / "run", system=teacher)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_folder_that_holds_a_checkpoint_is_refused(system, teacher, tmp_path, capsys):
+    (tmp_path / CHECKPOINT_NAME).write_bytes(b"hours of training")
+    arguments = ["--secret=generated", f"--teacher={teacher}", f"--system={system}"]
+    with pytest.raises(SystemExit) as left:
+        main(["relabel", str(tmp_path), *arguments])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path} holds a checkpoint already: name another folder" in line
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == b"hours of training"

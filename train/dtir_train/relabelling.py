@@ -1,0 +1,108 @@
+"""Another label for a system whose transfer generator is in use, and stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+from dtir_sdk.bundle import default_folder
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.arithmetic import best_device
+from dtir_train.bundled_networks import load_networks
+from dtir_train.checkpoint import (
+    CHECKPOINT_NAME,
+    Checkpoint,
+    TrainedRecognizer,
+    load_recognizer,
+    save_checkpoint,
+)
+from dtir_train.classifier import batches_of
+from dtir_train.configuration import Configuration, Data, Recipe
+from dtir_train.datasets import load_unlabelled
+from dtir_train.evaluation.systems import open_system, paired_batches
+from dtir_train.teaching import teach_recognizer
+
+_TASK = "learning from photos"
+
+
+def relabel(
+    secret: tuple[str, ...],
+    teacher: Path,
+    *,
+    run: tyro.conf.Positional[Path],
+    system: Path | None = None,
+    epochs: float = 10,
+    jitter: float = 0.1,
+    align: bool = True,
+    limit: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Give a system another label to read from the same cartoons, into a new folder.
+
+    Its transfer and its restore generator stay as they are, whoever has them; only a recognizer is
+    trained, for the cloud. It learns to make of a cartoon what a recognizer of photos makes of the
+    photo: photos without labels will do, the more the better. What comes out is exported
+    (`dtir-export FOLDER`) and measured (`dtir-train evaluate table-2 FOLDER --recognizer TEACHER`)
+    as a run of `dtir-train fit` is.
+
+    Args:
+        secret: sources of photos; labels are not read.
+        teacher: a recognizer of photos, trained by `dtir-train fit-recognizer`.
+        run: the folder; it must not hold a checkpoint.
+        system: folder of a full FP32 bundle or of a run, or a checkpoint; by default the bundle
+            that comes with dtir.
+        epochs: passes over the photos.
+        jitter: largest random shift and zoom of the photos as a share of the side, and half of it
+            as rotation in radians.
+        align: find and cut out faces; off for pictures that are not faces.
+        limit: use at most this many pictures of each source.
+        seed: of batches and variation.
+
+    Raises:
+        BundleError: where the bundle is not whole.
+        ConfigurationError: where the folder holds a checkpoint, an option does not fit, or the
+            teacher does not fit the system.
+        DataError: where the data cannot be used.
+        OutputError: where the folder cannot be written.
+    """
+    if (run / CHECKPOINT_NAME).exists():
+        raise ConfigurationError(f"{run} holds a checkpoint already: name another folder")
+    taught = load_recognizer(teacher)
+    path = default_folder() if system is None else system
+    kept = load_networks(path)
+    if isinstance(kept, TrainedRecognizer):
+        raise ConfigurationError(
+            f"{path}: a recognizer of photos alone: name a bundle, or a run of `dtir-train fit`"
+        )
+    sizes, own = kept.configuration.networks, taught.configuration.networks
+    if sizes.image_size != own.image_size:
+        raise ConfigurationError(
+            f"teacher {teacher}: it reads {own.image_size}x{own.image_size} pixels, {path} draws "
+            f"{sizes.image_size}x{sizes.image_size}: choose a teacher of the same picture size"
+        )
+    networks = replace(sizes, backbone=own.backbone, recognizer_width=own.recognizer_width)
+    data = Data(
+        secret,
+        attribute=taught.configuration.data.attribute,
+        labels=taught.configuration.data.labels,
+        align=align,
+        jitter=jitter,
+        limit=limit,
+    )
+    recipe = Recipe(epochs=epochs)
+    photos = load_unlabelled(data, networks.image_size, "train")
+    batch, steps = batches_of(photos, data, epochs, seed, recipe.batch_size)
+    with open_system(path) as opened:
+        pairs = paired_batches(opened, batch)
+        recognizer = teach_recognizer(
+            taught.network.to(best_device()), networks, pairs, steps, _TASK, seed=seed
+        )
+    trained = {"transfer": kept.transfer, "recognizer": recognizer, "restorer": kept.restorer}
+    tensors = {name: network.state_dict() for name, network in trained.items()}
+    configuration = Configuration(networks, data, recipe, seed)
+    checkpoint = Checkpoint(configuration, taught.labels, steps, tensors)
+    save_checkpoint(checkpoint, run / CHECKPOINT_NAME)
+    count = len(taught.labels)
+    print(f"{run}: {count} labels of `{data.attribute}` read from the cartoons of {path}")
