@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from rich.progress import Progress, track
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -177,10 +177,11 @@ def hide_and_restore(network: HidingNetworks, secrets: Tensor, covers: Tensor) -
     device = network.reveal.joined.weight.device
     containers, restored = [], []
     parts = list(zip(secrets.split(_PART), covers.split(_PART), strict=True))
-    for part in track(parts, "hiding and restoring"):
-        sent = to_bytes(network.hide(*(one.to(device) for one in part)))
-        containers.append(_as_array(sent))
-        restored.append(_as_array(to_bytes(network.restore(from_bytes(sent)))))
+    with Progress() as bar:
+        for part in bar.track(parts, description="hiding and restoring"):
+            sent = to_bytes(network.hide(*(one.to(device) for one in part)))
+            containers.append(_as_array(sent))
+            restored.append(_as_array(to_bytes(network.restore(from_bytes(sent)))))
     return HiddenPictures(np.concatenate(containers), np.concatenate(restored))
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 
 from dtir_train.channel import from_bytes, to_bytes
@@ -70,8 +70,9 @@ def in_parts(
         task: what the progress bar says.
     """
     starts = range(0, len(pictures), _PART)
-    parts = [party(pictures[start : start + _PART]) for start in track(starts, task)]
-    return np.concatenate(parts)
+    with Progress() as bar:
+        shown = bar.track(starts, description=task)
+        return np.concatenate([party(pictures[start : start + _PART]) for start in shown])
 
 
 def evenly(length: int, count: int) -> NDArray[np.int64]:

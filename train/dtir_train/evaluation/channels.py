@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.progress import track
+from rich.progress import Progress
 
 from dtir_sdk.files import write_atomically
 from dtir_train.datasets import Pictures
@@ -199,33 +199,35 @@ def _through(
     shown = len(photos) // 2
     passages: list[Passage] = []
     arrivals, restorations = [], []
-    for name, channel in track(opened.items(), f"{system.name}: channels"):
-        arrival = channel(cartoons)
-        restored = system.restore(arrival.pictures)
-        read = system.probabilities(arrival.pictures).argmax(axis=1)
-        recognition = compare_readings(source, test, read, None)
-        restoration = measure_restoration(source, photos, restored)
-        clean = passages[0] if passages else None
-        accuracy, psnr = recognition.accuracy, restoration.psnr
-        passages.append(
-            Passage(
-                recognition.source,
-                name,
-                system.name,
-                recognition.pictures,
-                recognition.not_found,
-                arrival.kilobytes,
-                accuracy,
-                recognition.balanced_accuracy,
-                0.0 if clean is None else 100 * (clean.accuracy - accuracy),
-                psnr,
-                0.0 if clean is None else clean.psnr - psnr,
-                restoration.ssim,
+    with Progress() as bar:
+        task = f"{system.name}: channels"
+        for name, channel in bar.track(opened.items(), description=task):
+            arrival = channel(cartoons)
+            restored = system.restore(arrival.pictures)
+            read = system.probabilities(arrival.pictures).argmax(axis=1)
+            recognition = compare_readings(source, test, read, None)
+            restoration = measure_restoration(source, photos, restored)
+            clean = passages[0] if passages else None
+            accuracy, psnr = recognition.accuracy, restoration.psnr
+            passages.append(
+                Passage(
+                    recognition.source,
+                    name,
+                    system.name,
+                    recognition.pictures,
+                    recognition.not_found,
+                    arrival.kilobytes,
+                    accuracy,
+                    recognition.balanced_accuracy,
+                    0.0 if clean is None else 100 * (clean.accuracy - accuracy),
+                    psnr,
+                    0.0 if clean is None else clean.psnr - psnr,
+                    restoration.ssim,
+                )
             )
-        )
-        # Copies: a view would keep every picture of every channel in memory.
-        arrivals.append(arrival.pictures[shown].copy())
-        restorations.append(restored[shown].copy())
+            # Copies: a view would keep every picture of every channel in memory.
+            arrivals.append(arrival.pictures[shown].copy())
+            restorations.append(restored[shown].copy())
     return passages, _Sample(photos[shown].copy(), tuple(arrivals), tuple(restorations))
 
 
