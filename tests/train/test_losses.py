@@ -12,6 +12,7 @@ from dtir_train.configuration import Recipe
 from dtir_train.losses import (
     discriminator_loss,
     dissimilarity_loss,
+    feature_difference,
     generator_losses,
     gradient_penalty,
     transfer_loss,
@@ -154,3 +155,14 @@ def test_dissimilarity_is_what_ssim_lacks_to_one(noise):
     made = (photos + noise * torch.randn(photos.shape, generator=random)).clamp(-1, 1)
     similarity = structural_similarity_index_measure(made, photos, data_range=(-1.0, 1.0))
     assert float(dissimilarity_loss(made, photos)) == pytest.approx(1 - float(similarity), abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_features_are_compared_by_how_much_the_teachers_vary(scale):
+    random = torch.Generator().manual_seed(0)
+    taught = torch.randn(3, 8, 6, 6, generator=random) * scale
+    assert float(feature_difference(taught, taught)) == 0
+    assert float(feature_difference(torch.zeros_like(taught), taught)) == pytest.approx(1, rel=0.05)
+    assert float(feature_difference(-taught, taught)) == pytest.approx(4, rel=0.05)
+    half = taught.bfloat16() * 0.5
+    assert float(feature_difference(half, taught)) == pytest.approx(0.25, rel=0.05)

@@ -223,6 +223,17 @@ def test_the_recognizer_gives_logits(backbone):
     assert logits.dtype == torch.float32
 
 
+@pytest.mark.parametrize(("backbone", "widths"), [("resnet18", 1), ("resnet50", 4)])
+def test_the_recognizer_shows_its_features_after_each_stage(backbone, widths):
+    network = Recognizer(5, backbone, 4).eval()
+    pictures = random_pictures(2, 64)
+    logits, features = network.with_features(pictures)
+    assert torch.equal(logits, network(pictures))
+    sides = [(4 * widths * 2**stage, 16 // 2**stage) for stage in range(4)]
+    assert [tuple(each.shape) for each in features] == [(2, c, side, side) for c, side in sides]
+    assert torch.equal(logits, network.fc(features[-1].mean(dim=(2, 3))))
+
+
 def test_fresh_generators_and_discriminators_have_cyclegans_weights():
     network = Generator(32, 2)
     torch.manual_seed(0)

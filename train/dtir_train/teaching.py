@@ -3,7 +3,7 @@
 It starts as that one and learns to make of a cartoon what that one makes of the photo: the answers
 (Hinton et al., 2015), on varied pictures for as long as it takes (Beyer et al., 2022), and the
 features after each of its stages (FitNets, Romero et al., 2015). Those tell it, place by place,
-where in a cartoon the photo is, which 22 labels a person do not. No labels are needed at all.
+where in a cartoon the photo is, which labels of whole pictures do not. No labels are needed.
 """
 
 from __future__ import annotations

@@ -14,7 +14,13 @@ import pytest
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_sdk.faces import FaceFinder, alignment
 from dtir_train.configuration import Data
-from dtir_train.datasets import load_secret, load_secret_by_source, load_target, shards
+from dtir_train.datasets import (
+    load_secret,
+    load_secret_by_source,
+    load_target,
+    load_unlabelled,
+    shards,
+)
 from dtir_train.datasets.crops import square_crop
 from dtir_train.datasets.sources import Source
 from dtir_train.distributed import World
@@ -387,6 +393,19 @@ def test_the_target_domain_has_no_labels(faces, tmp_path, png):
     assert shades(read) == [*TRAIN, 77, 88]
     assert read.label_names == ()
     assert not read.labels.any()
+
+
+def test_photos_can_be_read_without_labels(faces, tmp_path, png):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png(77))
+    read = load_unlabelled(data_of(faces, folder, attribute="age"), 32, "train")
+    assert shades(read) == [*TRAIN, 77]
+    assert read.label_names == ()
+    assert not read.labels.any()
+    generated = data_of("generated")
+    same = load_secret(generated, 32, "train", seed=2).pictures
+    assert np.array_equal(load_unlabelled(generated, 32, "train", seed=2).pictures, same)
 
 
 def test_the_generated_pair():

@@ -16,7 +16,7 @@ from dtir_train.checkpoint import (
 )
 from dtir_train.configuration import PRESETS
 from dtir_train.evaluation.baseline import baseline_passes
-from dtir_train.evaluation.systems import open_system
+from dtir_train.evaluation.systems import open_system, paired_batches, transferred_batches
 
 
 @pytest.fixture
@@ -30,6 +30,17 @@ def rgb_tensor(pictures):
 
 def bgr_bytes(tensor):
     return to_bytes(tensor).permute(0, 2, 3, 1).numpy()[..., ::-1]
+
+
+def test_photos_of_a_batch_become_cartoons_and_stand_beside_them(bundle, pictures):
+    photos, labels = rgb_tensor(pictures), torch.arange(18)
+    with open_system(bundle) as system:
+        cartoons, kept = paired_batches(system, lambda _: (photos, labels))(0)
+        alike, labelled = transferred_batches(system, lambda _: (photos, labels))(0)
+    assert (bgr_bytes(cartoons) == 255 - pictures).all()
+    assert torch.equal(kept, photos)
+    assert torch.equal(alike, cartoons)
+    assert torch.equal(labelled, labels)
 
 
 def test_a_bundle_is_run_through_the_sdk(bundle, pictures):
