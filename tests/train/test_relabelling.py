@@ -68,7 +68,7 @@ def system(tmp_path_factory, small) -> Path:
 @pytest.fixture(scope="module")
 def relabelled(system, teacher, people, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("relabelled") / "people"
-    relabel((str(people),), teacher, run=folder, system=system, epochs=400, align=False)
+    relabel((str(people),), teacher, run=folder, system=system, epochs=250, align=False)
     return folder
 
 
@@ -102,7 +102,7 @@ def test_it_is_a_run_of_the_teachers_labels(relabelled, teacher):
     assert trained.configuration.data.attribute == "identity"
     assert trained.configuration.networks.channels == 4
     assert trained.configuration.networks.recognizer_width == 8
-    assert trained.step == 400 * 2, "passes of two batches each"
+    assert trained.step == 250 * 2, "passes of two batches each"
 
 
 def test_it_is_measured_as_a_run_is(relabelled, teacher, people, tmp_path):
