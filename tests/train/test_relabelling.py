@@ -11,7 +11,7 @@ import torch
 
 from dtir_export.graphs import export_graphs
 from dtir_sdk.bundle import write_bundle
-from dtir_sdk.errors import ConfigurationError, DataError
+from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.channel import send
 from dtir_train.checkpoint import (
@@ -198,6 +198,13 @@ def test_a_system_is_no_teacher_and_a_recognizer_of_photos_no_system(system, tea
         relabel(GENERATED, system, run=tmp_path / "run", system=system)
     with pytest.raises(ConfigurationError, match="a recognizer of photos alone: name a bundle"):
         relabel(GENERATED, teacher, run=tmp_path / "run", system=teacher)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_folder_that_cannot_be_written_is_known_before_training(system, teacher, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="could not be made"):
+        relabel(GENERATED, teacher, run=tmp_path / "file" / "run", system=system, align=False)
 
 
 @pytest.mark.usefixtures("no_training")

@@ -74,6 +74,28 @@ class TrainedRecognizer:
     labels: tuple[str, ...]
 
 
+def refuse_checkpoint(folder: Path) -> None:
+    """Refuses a folder for something new that holds a checkpoint.
+
+    Raises:
+        ConfigurationError: where it does.
+    """
+    if (folder / CHECKPOINT_NAME).exists():
+        raise ConfigurationError(f"{folder} holds a checkpoint already: name another folder")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder for a checkpoint, before hours of training are lost for want of it.
+
+    Raises:
+        OutputError: where it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: the folder could not be made ({error})") from error
+
+
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Writes a checkpoint atomically: the old file stands until the new one is on the disk.
 

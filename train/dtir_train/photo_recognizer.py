@@ -6,8 +6,13 @@ from pathlib import Path
 
 import tyro
 
-from dtir_sdk.errors import ConfigurationError, OutputError
-from dtir_train.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
+from dtir_train.checkpoint import (
+    CHECKPOINT_NAME,
+    Checkpoint,
+    make_folder,
+    refuse_checkpoint,
+    save_checkpoint,
+)
 from dtir_train.classifier import predict
 from dtir_train.configuration import PRESETS, Configuration, Data, PresetName, Recipe
 from dtir_train.evaluation.arrays import as_tensor, bgr
@@ -54,8 +59,7 @@ def fit_recognizer(
         DataError: where the data cannot be used.
         OutputError: where the folder cannot be written.
     """
-    if (run / CHECKPOINT_NAME).exists():
-        raise ConfigurationError(f"{run} holds a checkpoint already: name another folder")
+    refuse_checkpoint(run)
     training = IdentityTraining(
         secret, attribute, epochs, pretraining, pretraining_epochs=pretraining_epochs
     )
@@ -63,10 +67,7 @@ def fit_recognizer(
     pictures = load_people(
         Data(labels=labels, align=align, limit=limit), training, networks.image_size
     )
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{run}: the folder could not be made ({error})") from error
+    make_folder(run)
     network = train_on_photos(pictures, training, networks, seed)
     configuration = Configuration(networks, pictures.data, Recipe(epochs=epochs), seed)
     weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}

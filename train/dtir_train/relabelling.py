@@ -16,6 +16,8 @@ from dtir_train.checkpoint import (
     Checkpoint,
     TrainedRecognizer,
     load_recognizer,
+    make_folder,
+    refuse_checkpoint,
     save_checkpoint,
 )
 from dtir_train.classifier import batches_of
@@ -67,8 +69,7 @@ def relabel(
         DataError: where the data cannot be used.
         OutputError: where the folder cannot be written.
     """
-    if (run / CHECKPOINT_NAME).exists():
-        raise ConfigurationError(f"{run} holds a checkpoint already: name another folder")
+    refuse_checkpoint(run)
     taught = load_recognizer(teacher)
     path = default_folder() if system is None else system
     kept = load_networks(path)
@@ -93,6 +94,7 @@ def relabel(
     )
     recipe = Recipe(epochs=epochs)
     photos = load_unlabelled(data, networks.image_size, "train")
+    make_folder(run)
     batch, steps = batches_of(photos, data, epochs, seed, recipe.batch_size)
     with open_system(path) as opened:
         pairs = paired_batches(opened, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -158,16 +159,11 @@ def load_unlabelled(data: Data, size: int, split: str, seed: int = 0) -> Picture
 
     Arguments and errors as `load_secret`.
     """
-    parts = []
-    for _, source in _opened(data.secret, None):
-        entries = _split(source.entries, data, split)
-        if entries:
-            parts.append(_decode(source, entries, size, data.align, None, ALONE))
-    if GENERATED in data.secret:
-        count = _GENERATED_COUNTS[split]
-        pictures, _ = generated_secret(count, size, seed_of(seed, split))
-        parts.append(_generated_part(pictures, ("",) * count))
-    return _joined(parts, _Classes(), f"{', '.join(data.secret)}, split {split}")
+
+    def drawn(count: int) -> NDArray[np.uint8]:
+        return generated_secret(count, size, seed_of(seed, split))[0]
+
+    return _without_labels(data.secret, data, size, split, data.align, drawn, ALONE)
 
 
 def load_target(data: Data, size: int, split: str, seed: int = 0, world: World = ALONE) -> Pictures:
@@ -175,16 +171,32 @@ def load_target(data: Data, size: int, split: str, seed: int = 0, world: World =
 
     Faces are not looked for: target pictures are resized only.
     """
+
+    def drawn(count: int) -> NDArray[np.uint8]:
+        return generated_target(count, size, seed_of(seed, split))
+
+    return _without_labels(data.target, data, size, split, False, drawn, world)
+
+
+def _without_labels(
+    paths: tuple[str, ...],
+    data: Data,
+    size: int,
+    split: str,
+    align: bool,
+    drawn: Callable[[int], NDArray[np.uint8]],
+    world: World,
+) -> Pictures:
+    """Loads sources of one domain; `drawn` makes so many pictures of the generated one."""
     parts = []
-    for _, source in world.together(lambda: _opened(data.target, None)):
+    for _, source in world.together(lambda: _opened(paths, None)):
         entries = _split(source.entries, data, split)
         if entries:
-            parts.append(_decode(source, entries, size, False, None, world))
-    if GENERATED in data.target:
+            parts.append(_decode(source, entries, size, align, None, world))
+    if GENERATED in paths:
         count = _GENERATED_COUNTS[split]
-        pictures = generated_target(count, size, seed_of(seed, split))
-        parts.append(_generated_part(pictures, ("",) * count))
-    return _joined(parts, _Classes(), f"{', '.join(data.target)}, split {split}")
+        parts.append(_generated_part(drawn(count), ("",) * count))
+    return _joined(parts, _Classes(), f"{', '.join(paths)}, split {split}")
 
 
 def seed_of(seed: int, split: str) -> int:
