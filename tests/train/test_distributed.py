@@ -319,6 +319,40 @@ def test_bad_data_is_told_once(tmp_path, command):
         assert "nowhere: no such folder" in lines[0]
 
 
+# Ends right after its last words with the other one, while torch's threads may still hold those:
+# without a switch of threads they cannot let go of them before Python ends.
+ENDING = """
+import sys
+
+from dtir_sdk.errors import DataError
+from dtir_train.distributed import joined
+
+try:
+    with joined("cpu", "32-true", 60.0) as (fabric, world):
+        sys.setswitchinterval(1000)
+        for number in range(100):
+            world.gather(number)
+        raise DataError("bad")
+except DataError:
+    sys.exit(2)
+"""
+
+
+@pytest.mark.slow
+def test_the_end_is_no_crash_while_threads_of_torch_hold_tensors(tmp_path):
+    """Python aborts about every third time where it ends with them."""
+    script = tmp_path / "script.py"
+    script.write_text(ENDING)
+    done = [
+        subprocess.run(
+            [sys.executable, *TORCHRUN, script], capture_output=True, text=True, check=False
+        )
+        for _ in range(2)
+    ]
+    assert not [run.stderr for run in done if "terminate called" in run.stderr]
+    assert all("exitcode  : 2" in run.stderr for run in done)
+
+
 @pytest.fixture
 def torchrun(monkeypatch) -> Callable[[int, int], None]:
     """Makes believe that torchrun started this process."""

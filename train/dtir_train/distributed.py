@@ -183,8 +183,9 @@ def processes_asked_for(processes: int) -> int:
     return size
 
 
-def join(device: Device, precision: Precision, timeout: float) -> tuple[Fabric, World]:
-    """Meets the other processes that torchrun started, if it did.
+@contextmanager
+def joined(device: Device, precision: Precision, timeout: float) -> Iterator[tuple[Fabric, World]]:
+    """Meets the other processes that torchrun started, if it did, and parts from them at the end.
 
     Args:
         device: where to train.
@@ -193,8 +194,15 @@ def join(device: Device, precision: Precision, timeout: float) -> tuple[Fabric, 
 
     Raises:
         ConfigurationError: where there are fewer GPUs than processes.
-        LostProcessError: where the others cannot be reached.
+        LostProcessError: where the others cannot be reached, or one of them is lost later.
     """
+    with _losing_no_process(timeout):
+        fabric, world = _meet(device, precision, timeout)
+        with _parting():
+            yield fabric, world
+
+
+def _meet(device: Device, precision: Precision, timeout: float) -> tuple[Fabric, World]:
     size, local = 1, 1
     if launched():
         size, local = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -214,8 +222,7 @@ def join(device: Device, precision: Precision, timeout: float) -> tuple[Fabric, 
     )
     if launched():
         Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    with losing_no_process(timeout):
-        fabric.launch()
+    fabric.launch()
     if fabric.device.type == "cuda":
         # Every step has the same shapes: the fastest convolutions are worth a look for.
         torch.backends.cudnn.benchmark = True
@@ -230,16 +237,28 @@ def _end_with(parent: int) -> None:
 
 
 @contextmanager
-def losing_no_process(timeout: float) -> Iterator[None]:
-    """Turns what torch says of a process that is gone into one line.
+def _parting() -> Iterator[None]:
+    """Ends torch's own threads once nothing waits for another process any more.
 
-    Args:
-        timeout: seconds after which a silent process counts as lost, for that line.
-
-    Raises:
-        LostProcessError: where another process ended or was silent for so long, and nobody ended
-            this one too.
+    One that still holds tensors while Python ends aborts the process. Where another process is
+    lost they may wait for it, and are left alone.
     """
+    try:
+        yield
+    except (DtirError, KeyboardInterrupt):
+        _part()
+        raise
+    _part()
+
+
+def _part() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _losing_no_process(timeout: float) -> Iterator[None]:
+    """Turns what torch says of a process that is gone, or silent for so long, into one line."""
     try:
         yield
     except RuntimeError as error:

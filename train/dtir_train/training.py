@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +43,9 @@ from dtir_train.datasets.batches import photos_of
 from dtir_train.distillation import with_teacher_hash
 from dtir_train.distributed import (
     World,
-    join,
+    joined,
     launch,
     launched,
-    losing_no_process,
     processes_asked_for,
 )
 from dtir_train.run_folder import (
@@ -200,12 +199,10 @@ def _launches(configuration: Configuration, execution: Execution) -> bool:
     return True
 
 
-@contextmanager
-def _joined(configuration: Configuration, execution: Execution) -> Iterator[tuple[Fabric, World]]:
-    precision = configuration.recipe.precision
-    fabric, world = join(execution.device, precision, execution.timeout)
-    with losing_no_process(execution.timeout):
-        yield fabric, world
+def _joined(
+    configuration: Configuration, execution: Execution
+) -> AbstractContextManager[tuple[Fabric, World]]:
+    return joined(execution.device, configuration.recipe.precision, execution.timeout)
 
 
 def _begin(folder: Path, configuration: Configuration, first: bool) -> Configuration:
