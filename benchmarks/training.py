@@ -26,21 +26,23 @@ from time import perf_counter
 import cv2
 import torch
 import tyro
+from command import check_counts, one_line_errors
 from conditions import write_report
 from interleaved import Spread, measure, spread
+from lightning_fabric import Fabric
 from report import RESULTS, surroundings, table
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from dtir_sdk.errors import ConfigurationError, DtirError
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.arithmetic import arithmetic
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.configuration import PRESETS, Configuration, PresetName
 from dtir_train.datasets import Batches, load_secret, load_target
 from dtir_train.datasets.generated import generated_secret, generated_target
 from dtir_train.datasets.sources import Entry, Source, open_source
-from dtir_train.distributed import join
 from dtir_train.networks import Discriminator
 from dtir_train.system import System
 from dtir_train.training import on_device
@@ -60,7 +62,9 @@ class OurLoop:
 
     def __init__(self, configuration: Configuration, compiled: bool) -> None:
         recipe, size = configuration.recipe, configuration.networks.image_size
-        self._fabric, _ = join("cpu", recipe.precision, timeout=60)
+        self._fabric = Fabric(
+            accelerator="cpu", devices=1, precision=arithmetic(recipe.precision, "cpu")
+        )
         secret = load_secret(configuration.data, size, "train")
         target = load_target(configuration.data, size, "train")
         self._batches = Batches(secret, target, configuration.data, recipe.batch_size, seed=0)
@@ -131,7 +135,7 @@ class FirstLoop:
         workers: processes of each DataLoader.
 
     Raises:
-        ConfigurationError: for another adversarial loss.
+        ConfigurationError: for another adversarial loss, or a zip.
     """
 
     def __init__(self, configuration: Configuration, workers: int) -> None:
@@ -143,7 +147,12 @@ class FirstLoop:
             )
         secret = [open_source(Path(path), data.attribute) for path in data.secret]
         labels = sorted({entry.label for source in secret for entry in source.entries})
-        target = [open_source(Path(path), None) for path in data.target]
+        target = [open_source(Path(path), None, "target") for path in data.target]
+        for source in (*secret, *target):
+            if source.path.is_file():
+                raise ConfigurationError(
+                    f"{source.path}: the first loop reads files: unpack the zip, and name the folder"
+                )
         self._secret, self._target = (
             _batches(sources, labels, sizes.image_size, recipe.batch_size, workers)
             for sources in (secret, target)
@@ -348,6 +357,7 @@ def main(arguments: Arguments) -> None:
     Raises:
         DtirError: it cannot be measured or written.
     """
+    check_counts(rounds=arguments.rounds, steps=arguments.steps)
     if bool(arguments.secret) != bool(arguments.target):
         raise ConfigurationError("give both --secret and --target, or neither")
     around = surroundings()
@@ -385,7 +395,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main(tyro.cli(Arguments, description=__doc__))
-    except DtirError as error:
-        sys.exit(f"training: error: {error}")

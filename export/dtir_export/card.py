@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dtir_sdk.bundle import TrainingData
-from dtir_sdk.errors import ConfigurationError, DataError
+from dtir_sdk.bundle import Bundle, TrainingData
+from dtir_sdk.errors import ConfigurationError, DataError, DtirError
 from dtir_sdk.files import reason
-from dtir_train.checkpoint import TrainedNetworks
+from dtir_train.bundled_networks import is_bundle
+from dtir_train.checkpoint import TrainedNetworks, load_checkpoint
+from dtir_train.configuration import Configuration
 from dtir_train.datasets.decoded import GENERATED
-from dtir_train.datasets.sources import open_source
+from dtir_train.datasets.sources import Domain, open_source
+from dtir_train.run_folder import CONFIGURATION_NAME, read_configuration
 
 _FIELDS = frozenset({"attribute", "training_data", "intended_use", "limits"})
+_NOT_STATED = "not stated: ask whoever trained it"
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ def model_card(networks: TrainedNetworks, path: Path | None) -> ModelCard:
         networks: the trained networks.
         path: a JSON file with any of `attribute`, `training_data` (a list of objects with
             `name`, `licence` and `pictures`), `intended_use` and `limits` (a list); what it
-            leaves out, and all of it for None, is what the run's configuration tells.
+            leaves out, and all of it for None, is what the run's configuration tells, and for
+            the pictures those of what it started from and of its teacher.
 
     Raises:
         ConfigurationError: the file is missing, no JSON, or has a field that is unknown or of
@@ -85,14 +91,9 @@ def model_card(networks: TrainedNetworks, path: Path | None) -> ModelCard:
 def _default(networks: TrainedNetworks) -> ModelCard:
     data = networks.configuration.data
     size = networks.configuration.networks.image_size
-    sources: dict[str, str | None] = dict.fromkeys(data.secret, data.attribute)
-    for source in data.target:
-        sources.setdefault(source, None)
     return ModelCard(
         attribute=data.attribute,
-        training_data=tuple(
-            _described(source, attribute, data.limit) for source, attribute in sources.items()
-        ),
+        training_data=tuple(dict.fromkeys(_trained_on(networks.configuration))),
         intended_use=(
             f"To recognise `{data.attribute}` ({', '.join(networks.labels[:10])}"
             f"{', ...' if len(networks.labels) > 10 else ''}) from transferred pictures of "
@@ -108,20 +109,44 @@ def _default(networks: TrainedNetworks) -> ModelCard:
     )
 
 
-def _described(source: str, attribute: str | None, limit: int | None) -> TrainingData:
+def _trained_on(configuration: Configuration) -> Iterator[TrainingData]:
+    """A run's own pictures, and those of the systems that it started or learned from."""
+    data = configuration.data
+    domains: dict[str, Domain] = dict.fromkeys(data.secret, "secret")
+    for source in data.target:
+        domains.setdefault(source, "target")
+    for source, domain in domains.items():
+        yield _described(source, domain, data.limit)
+    for path in (configuration.start_from, configuration.teacher):
+        if path is not None:
+            yield from _trained_on_before(Path(path))
+
+
+def _trained_on_before(path: Path) -> Iterator[TrainingData]:
+    try:
+        if is_bundle(path):
+            yield from Bundle.open(path).manifest.training_data
+        elif (path / CONFIGURATION_NAME).is_file():
+            yield from _trained_on(read_configuration(path))
+        else:
+            yield from _trained_on(load_checkpoint(path).configuration)
+    except DtirError:
+        # It may have been trained on another machine.
+        yield TrainingData(f"what {path.name} was trained on (not known)", _NOT_STATED, 0)
+
+
+def _described(source: str, domain: Domain, limit: int | None) -> TrainingData:
     if source == GENERATED:
         return TrainingData("pictures drawn by dtir", "none needed", 512)
     name = Path(source).name
     try:
-        entries = open_source(Path(source), attribute).entries
+        entries = open_source(Path(source), None, domain).entries
     except DataError:
         # The run may have been trained on another machine.
-        return TrainingData(
-            f"{name} (number of pictures not known)", "not stated: ask whoever trained it", 0
-        )
+        return TrainingData(f"{name} (number of pictures not known)", _NOT_STATED, 0)
     training = sum(entry.split == "train" for entry in entries)
     pictures = training if limit is None else min(training, limit)
-    return TrainingData(name, "not stated: ask whoever trained it", pictures)
+    return TrainingData(name, _NOT_STATED, pictures)
 
 
 def _text(given: dict[str, Any], name: str, default: str, path: Path) -> str:

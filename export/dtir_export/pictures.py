@@ -48,14 +48,12 @@ class PictureSources:
         size: side S of the crops.
         align: cut the largest face out as the SDK does; off takes whole pictures.
         seed: of the run whose sources they are, which may be `generated`; None for others.
-        attribute: of that run, which its splits may depend on; None for other sources.
     """
 
     names: tuple[str, ...]
     size: int
     align: bool
     seed: int | None = None
-    attribute: str | None = None
 
     def take(self, count: int, split: Split | None = None) -> GatePictures:
         """Takes pictures evenly from the sources.
@@ -80,7 +78,7 @@ class PictureSources:
                 drawn, _ = generated_secret(share, self.size, seed)
                 pictures += list(drawn)
                 continue
-            for where, data in _read(Path(name), self.attribute, share, split):
+            for where, data in _read(Path(name), share, split):
                 crop = square_crop(decode_picture(data, where), self.size, finder)
                 if crop is not None:
                     pictures.append(swap_colors(crop))
@@ -114,12 +112,10 @@ def run_sources(configuration: Configuration, paths: Sequence[Path]) -> PictureS
             f"{', '.join(missing)}: the run's pictures are not there any more, and an export "
             "is judged on real pictures: name some with --pictures"
         )
-    return PictureSources(data.secret, size, data.align, configuration.seed, data.attribute)
+    return PictureSources(data.secret, size, data.align, configuration.seed)
 
 
-def _read(
-    path: Path, attribute: str | None, count: int, split: Split | None
-) -> list[tuple[str, bytes]]:
+def _read(path: Path, count: int, split: Split | None) -> list[tuple[str, bytes]]:
     """Where each of `count` pictures comes from, and its file's bytes."""
     if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
         if split is not None:
@@ -131,7 +127,7 @@ def _read(
             return [(str(path), path.read_bytes())]
         except OSError as error:
             raise PictureError(f"{path} could not be read") from error
-    source = open_source(path, attribute)
+    source = open_source(path, None)
     entries = _of_split(source.entries, split)
     if not entries:
         raise DataError(

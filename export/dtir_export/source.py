@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ def find_source(named: Path | None, runs: Path = RUNS) -> ExportSource:
 
     Args:
         named: a run's folder, a checkpoint or a bundle's folder; None takes the newest
-            checkpoint below `runs`, and where there is none, the bundle that comes with dtir.
+            checkpoint of a system below `runs`, and where there is none, the bundle that comes
+            with dtir.
         runs: folder of the runs.
 
     Raises:
@@ -54,11 +56,26 @@ def find_source(named: Path | None, runs: Path = RUNS) -> ExportSource:
     raise ConfigurationError(f"{named} {what}: name a run's folder, a checkpoint or a bundle")
 
 
+def _reads_photos(path: Path) -> bool:
+    """Whether a checkpoint is of `dtir-train fit-recognizer`, which is no system to export.
+
+    What cannot be read is none either, and is told of when it is exported.
+    """
+    try:
+        with path.open("rb") as file:
+            # safetensors: the length of a JSON object, and the object, by names of tensors.
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except (OSError, ValueError, OverflowError, MemoryError):
+        return False
+    names = set(header) - {"__metadata__"}
+    return bool(names) and all(name.startswith("recognizer/") for name in names)
+
+
 def _newest(runs: Path) -> ExportSource:
     dated = []
     for folder, _, files in os.walk(runs):
-        if CHECKPOINT_NAME in files:
-            path = Path(folder) / CHECKPOINT_NAME
+        path = Path(folder) / CHECKPOINT_NAME
+        if CHECKPOINT_NAME in files and not _reads_photos(path):
             dated.append((path.stat().st_mtime_ns, path))
     if dated:
         return ExportSource("checkpoint", max(dated)[1], f"the newest run under {runs}/")

@@ -33,6 +33,8 @@ def find_sources(source: str | PathLike[str]) -> tuple[Path, ...]:
         ...
         dtir_sdk.errors.PictureError: no file fits no/such/*.jpg
     """
+    if not fspath(source):
+        raise PictureError("the source has no name: name a picture, a folder or a video")
     path = Path(source)
     try:
         if path.is_file():

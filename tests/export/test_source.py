@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from dtir_export import source
 from dtir_export.source import find_source
@@ -30,6 +34,24 @@ def test_newest_run(tmp_path: Path) -> None:
     found = find_source(None, tmp_path)
     assert (found.kind, found.path) == ("checkpoint", newest)
     assert "newest run" in found.why
+
+
+def test_a_recognizer_of_photos_is_no_run_to_export(tmp_path: Path) -> None:
+    system = make(tmp_path / "system" / "checkpoint.safetensors", 10)
+    save_file({"transfer/a": torch.ones(1), "recognizer/a": torch.ones(1)}, system)
+    recognizer = make(tmp_path / "photos" / "checkpoint.safetensors")
+    save_file({"recognizer/a": torch.ones(1)}, recognizer, {"format": "any"})
+    assert recognizer.stat().st_mtime > 10
+    os.utime(system, (10, 10))
+    assert find_source(None, tmp_path).path == system
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_whatever_lies_there_is_left_to_the_export(tmp_path_factory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("runs") / "run" / "checkpoint.safetensors"
+    make(path).write_bytes(content)
+    assert find_source(None, path.parent.parent).path == path
 
 
 def test_bundled_model_where_there_is_no_run(

@@ -50,3 +50,10 @@ def test_folder_without_pictures(tmp_path):
 def test_video(folder):
     assert is_video(folder / "film.MP4")
     assert not is_video(folder / "b.JPG")
+
+
+def test_an_empty_name_is_not_the_folder_one_is_in(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert find_sources(".")
+    with pytest.raises(PictureError, match="the source has no name"):
+        find_sources("")

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from dtir_sdk.errors import TrainingError
 from dtir_train.classifier import predict, train_classifier
 from dtir_train.configuration import Networks
 from dtir_train.networks import Recognizer
@@ -40,6 +43,14 @@ def test_the_same_seed_gives_the_same_classifier():
     one, same, other = train(4), train(4), train(4, seed=1)
     assert torch.equal(one.fc.weight, same.fc.weight)
     assert not torch.equal(one.fc.weight, other.fc.weight)
+
+
+def test_weights_that_are_not_finite_are_no_classifier():
+    def endless(network: Recognizer, pictures: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return network(pictures).sum() * math.inf
+
+    with pytest.raises(TrainingError, match="training: the weights are not finite after 4 steps"):
+        train(4, loss=endless)
 
 
 @pytest.mark.parametrize("count", [1, 64, 65, 130])

@@ -166,3 +166,9 @@ def test_features_are_compared_by_how_much_the_teachers_vary(scale):
     assert float(feature_difference(-taught, taught)) == pytest.approx(4, rel=0.05)
     half = taught.bfloat16() * 0.5
     assert float(feature_difference(half, taught)) == pytest.approx(0.25, rel=0.05)
+
+
+def test_features_that_are_all_0_are_no_division_by_0():
+    nothing = torch.zeros(2, 3, 4, 4)
+    assert feature_difference(nothing, nothing) == 0
+    assert torch.isfinite(feature_difference(nothing + 1e-3, nothing))

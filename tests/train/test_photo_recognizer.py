@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from dtir_train.configuration import PRESETS, Data
 from dtir_train.datasets import load_secret
 from dtir_train.datasets.batches import photos_of
 from dtir_train.photo_recognizer import fit_recognizer
+from dtir_train.run_folder import write_configuration
 
 
 def fit(people: Path, run: Path, **options) -> None:
@@ -88,8 +90,11 @@ def no_training(monkeypatch) -> None:
         ({"pretraining": ("tall",)}, DataError, "no column `tall`"),
         ({"pretraining": ("mood",)}, DataError, "name others with --pretraining"),
         ({"attribute": "age"}, DataError, "no column `age`"),
-        ({"epochs": 0}, ConfigurationError, "epochs and repeats above 0"),
-        ({"pretraining_epochs": 0}, ConfigurationError, "epochs and repeats above 0"),
+        ({"epochs": 0}, ConfigurationError, "epochs is 0: it must be above 0"),
+        ({"epochs": math.inf}, ConfigurationError, "epochs is inf"),
+        ({"epochs": math.nan}, ConfigurationError, "epochs is nan"),
+        ({"pretraining_epochs": 0}, ConfigurationError, "pretraining_epochs is 0"),
+        ({"seed": -1}, ConfigurationError, "seed is -1"),
         ({"limit": 0}, ConfigurationError, "limit is 0"),
     ],
 )
@@ -114,6 +119,13 @@ def test_a_folder_that_holds_a_checkpoint_is_refused(people, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{tmp_path} holds a checkpoint already: name another folder" in line
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == b"hours of training"
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_folder_where_a_run_began_is_refused(people, tmp_path):
+    write_configuration(tmp_path / "run", PRESETS["tiny"])
+    with pytest.raises(ConfigurationError, match="holds a run already"):
+        fit(people, tmp_path / "run")
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(people, tmp_path):

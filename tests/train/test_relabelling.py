@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from dtir_export.cli import main as export
 from dtir_export.graphs import export_graphs
-from dtir_sdk.bundle import write_bundle
+from dtir_sdk.bundle import Bundle, write_bundle
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.channel import send
@@ -130,6 +131,15 @@ def test_photos_need_no_labels(system, teacher, tmp_path):
     options = {"system": system, "epochs": 1, "align": False}
     relabel((str(folder),), teacher, run=tmp_path / "run", **options)
     assert load_trained(tmp_path / "run").labels == load_recognizer(teacher).labels
+    assert export([str(tmp_path / "run"), "--output", str(tmp_path / "made")]) == 0
+    manifest = Bundle.open(tmp_path / "made").manifest
+    assert manifest.attribute == "identity"
+    # What the kept networks and the teacher saw is told too.
+    assert [data.name for data in manifest.training_data] == [
+        "photos",
+        "pictures drawn by dtir",
+        "people",
+    ]
 
 
 def test_a_bundle_can_be_given_another_label(system, teacher, tmp_path):

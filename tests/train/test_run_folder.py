@@ -14,6 +14,7 @@ from dtir_train.run_folder import (
     CONFIGURATION_NAME,
     METRICS_NAME,
     MetricsFile,
+    held,
     read_configuration,
     save_grid,
     write_configuration,
@@ -54,6 +55,25 @@ def test_a_configuration_that_is_a_folder_is_refused(tmp_path):
     (tmp_path / CONFIGURATION_NAME).mkdir()
     with pytest.raises(ConfigurationError, match="could not be read"):
         read_configuration(tmp_path)
+
+
+def test_a_folder_is_one_process_alone(tmp_path):
+    with held(tmp_path / "run"):
+        with (
+            pytest.raises(ConfigurationError, match="another dtir-train is training there"),
+            held(tmp_path / "run"),
+        ):
+            pass
+        with held(tmp_path / "another"):
+            pass
+    with held(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_that_cannot_be_held_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="could not be written"), held(tmp_path / "file"):
+        pass
 
 
 def test_metrics_are_a_line_a_step(tmp_path):
@@ -106,6 +126,12 @@ def test_metrics_that_cannot_be_written_are_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="could not be written"):
         MetricsFile(tmp_path / "file" / "run", 0).append(1, {"total": 1.0})
+
+
+def test_metrics_that_cannot_be_read_are_an_error(tmp_path):
+    (tmp_path / METRICS_NAME).mkdir()
+    with pytest.raises(OutputError, match="could not be read"):
+        MetricsFile(tmp_path, 0)
 
 
 def test_a_grid_is_a_png_of_its_rows(tmp_path):

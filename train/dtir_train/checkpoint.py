@@ -74,14 +74,15 @@ class TrainedRecognizer:
     labels: tuple[str, ...]
 
 
-def refuse_checkpoint(folder: Path) -> None:
-    """Refuses a folder for something new that holds a checkpoint.
+def refuse_used(folder: Path) -> None:
+    """Refuses a folder for something new that holds a checkpoint, or what a run began with.
 
     Raises:
         ConfigurationError: where it does.
     """
-    if (folder / CHECKPOINT_NAME).exists():
-        raise ConfigurationError(f"{folder} holds a checkpoint already: name another folder")
+    for name, what in ((CHECKPOINT_NAME, "a checkpoint"), (CONFIGURATION_NAME, "a run")):
+        if (folder / name).exists():
+            raise ConfigurationError(f"{folder} holds {what} already: name another folder")
 
 
 def make_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
 
+from dtir_sdk.errors import TrainingError
 from dtir_train.arithmetic import arithmetic, best_device
 from dtir_train.averaging import averaged_copy
 from dtir_train.building import build_recognizer
@@ -68,6 +69,9 @@ def train_classifier(
 
     Returns:
         The averaged network (decay 0.998), float32, in eval mode, where it was trained.
+
+    Raises:
+        TrainingError: where it learned to no end: its weights are not finite.
     """
     fabric = Fabric(precision=arithmetic(), devices=1)
     torch.manual_seed(seed)
@@ -94,6 +98,8 @@ def train_classifier(
             averaged.update_parameters(plain)
     trained = averaged.module
     assert isinstance(trained, Recognizer)
+    if not all(bool(torch.isfinite(value).all()) for value in trained.state_dict().values()):
+        raise TrainingError(f"{task}: the weights are not finite after {steps} steps")
     return trained.eval().requires_grad_(False)
 
 

@@ -21,6 +21,25 @@ CONFIGURATION_VERSION = 1
 _Section = TypeVar("_Section")
 
 
+def check_passes(name: str, passes: float, *, none: bool = False) -> None:
+    """Raises ConfigurationError unless passes over pictures are a number above 0.
+
+    Args:
+        name: of the option.
+        passes: over the pictures.
+        none: 0 is right too.
+    """
+    if not (0 < passes < math.inf or (none and passes == 0)):
+        least = "0 or more" if none else "above 0"
+        raise ConfigurationError(f"{name} is {passes:g}: it must be {least}")
+
+
+def check_seed(seed: int) -> None:
+    """Raises ConfigurationError for a seed that no generator of random numbers takes."""
+    if not 0 <= seed < 1 << 63:
+        raise ConfigurationError(f"seed is {seed}: it must be from 0 to below 2^63")
+
+
 @dataclass(frozen=True)
 class Networks:
     """Sizes of the four networks.
@@ -163,8 +182,7 @@ class Recipe:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        if not 0 < self.epochs < math.inf:
-            raise ConfigurationError(f"epochs is {self.epochs}: it must be above 0")
+        check_passes("epochs", self.epochs)
         if not (0 <= self.constant_epochs < math.inf and 0 <= self.settle_epochs <= self.epochs):
             raise ConfigurationError(
                 "constant_epochs must be 0 or more and settle_epochs from 0 to epochs "
@@ -266,8 +284,7 @@ class Configuration:
     distillation: Distillation = field(default_factory=Distillation)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 1 << 63:
-            raise ConfigurationError(f"seed is {self.seed}: it must be from 0 to below 2^63")
+        check_seed(self.seed)
         if self.teacher is None and self.distillation != Distillation():
             raise ConfigurationError("distillation is set, but there is no teacher: name one")
         # The backbone ends in one place for each 32 pixels of the side.

@@ -119,6 +119,7 @@ class Teacher:
         self._transfer: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
         self._recognizer: Callable[[Tensor], Tensor]
         if isinstance(trained, TrainedRecognizer):
+            _refuse_what_only_systems_teach(configuration.distillation)
             # torch's overloads leave memory_format out.
             trained.network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._recognizer = torch.compile(trained.network) if compiled else trained.network
@@ -235,6 +236,16 @@ def distillation_losses(
         + distillation.restoration_weight * restoring
     )
     return DistillationLosses(matching, drawing, answers, restoring, total)
+
+
+def _refuse_what_only_systems_teach(distillation: Distillation) -> None:
+    for name in ("features_weight", "cartoons_weight", "restoration_weight"):
+        value = getattr(distillation, name)
+        if value not in (0, getattr(Distillation(), name)):
+            raise ConfigurationError(
+                f"distillation.{name} is {value:g}, and the teacher is a recognizer of photos "
+                "alone, which teaches its answers: leave it out"
+            )
 
 
 def _sha256(teacher: str | Path) -> str:

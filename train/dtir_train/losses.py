@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from dtir_train.configuration import AdversarialLoss, Recipe
 
+_LEAST_VARIANCE = 1e-6
+
 
 def discriminator_loss(
     target_scores: Tensor, cartoon_scores: Tensor, kind: AdversarialLoss
@@ -153,7 +155,8 @@ def feature_difference(own: Tensor, taught: Tensor) -> Tensor:
         picture, mean over pictures.
     """
     missed = (own.float() - taught.float()).square().mean(dim=(1, 2, 3))
-    return (missed / taught.float().var(dim=(1, 2, 3))).mean()
+    # Features of a picture may all be 0, behind a ReLU.
+    return (missed / taught.float().var(dim=(1, 2, 3)).clamp_min(_LEAST_VARIANCE)).mean()
 
 
 def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:

@@ -10,11 +10,19 @@ from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
     make_folder,
-    refuse_checkpoint,
+    refuse_used,
     save_checkpoint,
 )
 from dtir_train.classifier import predict
-from dtir_train.configuration import PRESETS, Configuration, Data, PresetName, Recipe
+from dtir_train.configuration import (
+    PRESETS,
+    Configuration,
+    Data,
+    PresetName,
+    Recipe,
+    check_passes,
+    check_seed,
+)
 from dtir_train.evaluation.arrays import as_tensor, bgr
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.identities import IdentityTraining, load_people, train_on_photos
@@ -43,7 +51,7 @@ def fit_recognizer(
 
     Args:
         secret: sources of photos with labels.
-        run: the folder; it must not hold a checkpoint.
+        run: the folder; it must not hold a checkpoint or a run.
         attribute: column of the label; a folder a person needs none.
         pretraining: columns of 0 and 1 that the network learns to read first; none leaves that out.
         pretraining_epochs: passes in learning them.
@@ -55,11 +63,13 @@ def fit_recognizer(
         seed: of weights, batches and variation.
 
     Raises:
-        ConfigurationError: where the folder holds a checkpoint, or an option does not fit.
+        ConfigurationError: where the folder holds a checkpoint or a run, or an option does not fit.
         DataError: where the data cannot be used.
         OutputError: where the folder cannot be written.
     """
-    refuse_checkpoint(run)
+    refuse_used(run)
+    check_passes("epochs", epochs)
+    check_seed(seed)
     training = IdentityTraining(
         secret, attribute, epochs, pretraining, pretraining_epochs=pretraining_epochs
     )

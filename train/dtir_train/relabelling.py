@@ -17,12 +17,13 @@ from dtir_train.checkpoint import (
     TrainedRecognizer,
     load_recognizer,
     make_folder,
-    refuse_checkpoint,
+    refuse_used,
     save_checkpoint,
 )
 from dtir_train.classifier import batches_of
 from dtir_train.configuration import Configuration, Data, Recipe
 from dtir_train.datasets import load_unlabelled
+from dtir_train.distillation import with_teacher_hash
 from dtir_train.evaluation.systems import open_system, paired_batches
 from dtir_train.teaching import teach_recognizer
 
@@ -52,7 +53,7 @@ def relabel(
     Args:
         secret: sources of photos; labels are not read.
         teacher: a recognizer of photos, trained by `dtir-train fit-recognizer`.
-        run: the folder; it must not hold a checkpoint.
+        run: the folder; it must not hold a checkpoint or a run.
         system: folder of a full FP32 bundle or of a run, or a checkpoint; by default the bundle
             that comes with dtir.
         epochs: passes over the photos.
@@ -64,12 +65,12 @@ def relabel(
 
     Raises:
         BundleError: where the bundle is not whole.
-        ConfigurationError: where the folder holds a checkpoint, an option does not fit, or the
-            teacher does not fit the system.
+        ConfigurationError: where the folder holds a checkpoint or a run, or an option, or the
+            teacher, does not fit the system.
         DataError: where the data cannot be used.
         OutputError: where the folder cannot be written.
     """
-    refuse_checkpoint(run)
+    refuse_used(run)
     taught = load_recognizer(teacher)
     path = default_folder() if system is None else system
     kept = load_networks(path)
@@ -86,6 +87,8 @@ def relabel(
     networks = replace(sizes, backbone=own.backbone, recognizer_width=own.recognizer_width)
     data = Data(
         secret,
+        # No target pictures are used: the field is filled.
+        secret,
         attribute=taught.configuration.data.attribute,
         labels=taught.configuration.data.labels,
         align=align,
@@ -93,6 +96,9 @@ def relabel(
         limit=limit,
     )
     recipe = Recipe(epochs=epochs)
+    configuration = with_teacher_hash(
+        Configuration(networks, data, recipe, seed, start_from=str(path), teacher=str(teacher))
+    )
     photos = load_unlabelled(data, networks.image_size, "train")
     make_folder(run)
     batch, steps = batches_of(photos, data, epochs, seed, recipe.batch_size)
@@ -103,7 +109,6 @@ def relabel(
         )
     trained = {"transfer": kept.transfer, "recognizer": recognizer, "restorer": kept.restorer}
     tensors = {name: network.state_dict() for name, network in trained.items()}
-    configuration = Configuration(networks, data, recipe, seed)
     checkpoint = Checkpoint(configuration, taught.labels, steps, tensors)
     save_checkpoint(checkpoint, run / CHECKPOINT_NAME)
     count = len(taught.labels)

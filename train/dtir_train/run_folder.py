@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from dtir_sdk.errors import ConfigurationError, OutputError
@@ -19,6 +20,7 @@ from dtir_train.configuration import Configuration
 
 CONFIGURATION_NAME = "configuration.json"
 METRICS_NAME = "metrics.csv"
+_LOCK_NAME = ".lock"
 
 
 def write_configuration(folder: Path, configuration: Configuration) -> None:
@@ -55,6 +57,34 @@ def read_configuration(folder: Path) -> Configuration:
     return Configuration.from_json(values, path)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps a run's folder from a second process that would train into it; freed at any end.
+
+    On a disk that knows no locks nothing keeps it.
+
+    Raises:
+        ConfigurationError: where another process trains there.
+        OutputError: where the folder cannot be written.
+    """
+    lock = FileLock(folder / _LOCK_NAME, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # NotImplementedError says that the disk has no locks.
+        with suppress(NotImplementedError):
+            lock.acquire()
+    except Timeout as error:
+        raise ConfigurationError(
+            f"{folder}: another dtir-train is training there: let it end, or name another folder"
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{folder}: could not be written ({error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class MetricsFile:
     """Appends a line a step to `metrics.csv`; a resumed run drops the lines after its step.
 
@@ -66,7 +96,7 @@ class MetricsFile:
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / METRICS_NAME
         self._columns: list[str] = []
-        if not self._path.is_file():
+        if not self._path.exists():
             return
         rows = self._read()
         if rows:
@@ -91,7 +121,10 @@ class MetricsFile:
 
     def _read(self) -> list[dict[str, str]]:
         """Reads the whole lines; a kill may have cut the last one short."""
-        text = self._path.read_bytes().decode(errors="replace")
+        try:
+            text = self._path.read_bytes().decode(errors="replace")
+        except OSError as error:
+            raise OutputError(f"{self._path}: could not be read ({error})") from error
         whole = text[: text.rfind("\n") + 1].splitlines()
         return [row for row in csv.DictReader(whole) if (row.get("step") or "").isdecimal()]
 
@@ -100,7 +133,10 @@ class MetricsFile:
         with self._writing(partial, "w") as writer:
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(self._path)
+        try:
+            partial.replace(self._path)
+        except OSError as error:
+            raise OutputError(f"{self._path}: could not be replaced ({error})") from error
 
     @contextmanager
     def _writing(self, path: Path, mode: str) -> Iterator[csv.DictWriter[str]]:

@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ from dtir_train.distributed import (
 )
 from dtir_train.run_folder import (
     MetricsFile,
+    held,
     read_configuration,
     save_grid,
     write_configuration,
@@ -119,7 +120,7 @@ def fit(configuration: Configuration, folder: Path, execution: Execution) -> Non
         execution: how to carry it out.
 
     Raises:
-        ConfigurationError: where the folder holds a run already.
+        ConfigurationError: where the folder holds a run already, or another process trains there.
         DataError: where the data cannot be used.
         TrainingError: at the first loss that is not finite, and where another process is lost.
         OutputError: where the folder cannot be written.
@@ -127,8 +128,8 @@ def fit(configuration: Configuration, folder: Path, execution: Execution) -> Non
     """
     if _launches(configuration, execution):
         return
-    with _joined(configuration, execution) as (fabric, world):
-        noted = world.together(lambda: _begin(folder, configuration, world.rank == 0))
+    with _joined(configuration, execution) as (fabric, world), ExitStack() as kept:
+        noted = world.together(lambda: _begin(folder, configuration, world.rank == 0, kept))
         if not world.agree(noted.distillation.teacher_sha256):
             raise ConfigurationError(
                 f"teacher {noted.teacher}: not every process finds the same checkpoint there: it "
@@ -146,7 +147,8 @@ def resume(folder: Path, execution: Execution) -> None:
     configuration = read_configuration(folder)
     if _launches(configuration, execution):
         return
-    with _joined(configuration, execution) as (fabric, world):
+    with _joined(configuration, execution) as (fabric, world), ExitStack() as kept:
+        world.together(lambda: _hold(folder, world.rank == 0, kept))
         _train(configuration, folder, execution, fabric, world)
 
 
@@ -205,7 +207,15 @@ def _joined(
     return joined(execution.device, configuration.recipe.precision, execution.timeout)
 
 
-def _begin(folder: Path, configuration: Configuration, first: bool) -> Configuration:
+def _hold(folder: Path, first: bool, kept: ExitStack) -> None:
+    """Lets the first process keep others out of the run's folder as long as `kept` is open."""
+    if first:
+        kept.enter_context(held(folder))
+
+
+def _begin(
+    folder: Path, configuration: Configuration, first: bool, kept: ExitStack
+) -> Configuration:
     """Lets the first process make the run's folder; returns what is to be trained."""
     if first and (folder / CHECKPOINT_NAME).exists():
         raise ConfigurationError(
@@ -213,6 +223,7 @@ def _begin(folder: Path, configuration: Configuration, first: bool) -> Configura
             f"`dtir-train resume {folder}`, or name another folder with --run"
         )
     configuration = with_teacher_hash(configuration)
+    _hold(folder, first, kept)
     if first:
         write_configuration(folder, configuration)
     return configuration

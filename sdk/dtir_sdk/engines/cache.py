@@ -26,6 +26,15 @@ LARGEST = 2 << 30
 
 _FORMAT = 1
 _ENGINE, _SIDECAR, _NOTE, _LOCK = ".engine", ".json", ".note", "building.lock"
+# The names that `_path` and `_note` give, and those of files that are being written: whatever else
+# is in a folder that the user names is not the cache's.
+_DIGIT = "[0-9a-f]"
+_STEM = f"{_DIGIT * 12}-{_DIGIT * 20}"
+_NOTES = f"{_DIGIT * 32}{_NOTE}"
+_HALF_WRITTEN = tuple(
+    f".{stem}.{_DIGIT * 8}.part{suffix}"
+    for stem, suffix in ((_STEM, _ENGINE), (_STEM, _SIDECAR), (_DIGIT * 32, _NOTE))
+)
 _REMEDY = f"set {FOLDER_VARIABLE} to a folder of your own"
 # What a killed process left half written is removed after so many seconds.
 _ABANDONED = 24 * 3600
@@ -199,7 +208,7 @@ class EngineCache:
         """
         self._check_owner()
         try:
-            sidecars = sorted(self.folder.glob(f"*{_SIDECAR}"))
+            sidecars = sorted(self.folder.glob(_STEM + _SIDECAR))
         except OSError as error:
             raise self._refused("read", error) from error
         found = (self._entry(path) for path in sidecars)
@@ -207,7 +216,7 @@ class EngineCache:
 
     def notes(self) -> list[int]:
         """Returns the bytes that each thing takes that `remember` keeps."""
-        return [_size(path) for path in self.folder.glob(f"*{_NOTE}")]
+        return [_size(path) for path in self.folder.glob(_NOTES)]
 
     def size(self) -> int:
         """Returns the bytes that everything in the cache takes."""
@@ -291,7 +300,7 @@ class EngineCache:
 
     def _shrink(self, keep: Path) -> None:
         """Removes what was not used for longest, and what a killed process left half written."""
-        notes = self.folder.glob(f"*{_NOTE}")
+        notes = self.folder.glob(_NOTES)
         items = [(entry.used, entry.path, entry.size) for entry in self.entries()]
         items += [(time.time() - _age(path), path, _size(path)) for path in notes]
         total = sum(size for _, _, size in items)
@@ -299,7 +308,7 @@ class EngineCache:
             if total > self.largest and path != keep:
                 self._remove(path)
                 total -= size
-        for path in self.folder.glob(".*.part*"):
+        for path in self._half_written():
             if _age(path) > _ABANDONED:
                 path.unlink(missing_ok=True)
 
@@ -314,7 +323,12 @@ class EngineCache:
             return None
 
     def _own_files(self) -> Iterator[Path]:
-        for pattern in (f"*{_SIDECAR}", f"*{_ENGINE}", f"*{_NOTE}", ".*.part*"):
+        for pattern in (_STEM + _SIDECAR, _STEM + _ENGINE, _NOTES):
+            yield from self.folder.glob(pattern)
+        yield from self._half_written()
+
+    def _half_written(self) -> Iterator[Path]:
+        for pattern in _HALF_WRITTEN:
             yield from self.folder.glob(pattern)
 
     def _remove(self, path: Path) -> None:

@@ -159,24 +159,30 @@ def test_notes(cache):
 
 def test_what_a_killed_process_left_goes_in_the_end(cache):
     cache.fetch(KEY, "transfer.onnx", Builder())
-    left, recent = cache.folder / ".x.0.part.engine", cache.folder / ".y.0.part.engine"
-    for path in (left, recent):
+    (stem,) = (path.stem for path in cache.folder.glob("*.engine"))
+    left, recent, foreign = (
+        cache.folder / name
+        for name in (f".{stem}.0123abcd.part.engine", f".{stem}.4567cdef.part.json", ".me.part.txt")
+    )
+    for path in (left, recent, foreign):
         path.write_bytes(b"half")
     old = time.time() - 2 * 24 * 3600
     os.utime(left, (old, old))
+    os.utime(foreign, (old, old))
     cache.fetch(replace(KEY, gpu="other"), "transfer.onnx", Builder())
-    assert (left.exists(), recent.exists()) == (False, True)
+    assert [path.exists() for path in (left, recent, foreign)] == [False, True, True]
 
 
 def test_clear(cache):
     assert cache.clear() == 0
     cache.fetch(KEY, "transfer.onnx", Builder())
     cache.remember("timings", b"some")
-    keep = cache.folder / "mine.txt"
-    keep.write_text("not ours")
+    foreign = {"mine.txt", "package.json", "my.engine", "my.note", ".draft.partial", ".a.b.part.c"}
+    for name in foreign:
+        (cache.folder / name).write_text("not ours")
     assert cache.clear() > len(b"engine")
     assert cache.entries() == []
-    assert {path.suffix for path in cache.folder.iterdir()} <= {".txt", ".lock"}
+    assert {path.name for path in cache.folder.iterdir()} - {"building.lock"} == foreign
     assert cache.clear() == 0
 
 

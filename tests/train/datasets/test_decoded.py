@@ -379,8 +379,10 @@ def test_too_few_pictures_to_hold_any_out_is_an_error_that_says_how(faces):
         load_secret(data_of(faces, validation=0.0001), 32, "validation")
 
 
-def test_a_limit_takes_the_first_of_each_source(faces):
-    assert shades(load_secret(data_of(faces, limit=2), 32, "train")) == [0, 1]
+def test_a_limit_is_of_each_source(faces, tmp_path, labelled):
+    other = labelled(tmp_path / "other", COLUMNS, ROWS, None)
+    read = load_secret(data_of(faces, other, limit=2), 32, "train")
+    assert [Path(name).parts[-3] for name in read.names] == ["faces"] * 2 + ["other"] * 2
 
 
 def test_the_target_domain_has_no_labels(faces, tmp_path, png):
@@ -393,6 +395,26 @@ def test_the_target_domain_has_no_labels(faces, tmp_path, png):
     assert shades(read) == [*TRAIN, 77, 88]
     assert read.label_names == ()
     assert not read.labels.any()
+
+
+def test_a_limit_takes_pictures_of_every_class(tmp_path, png):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(60):
+            (tmp_path / name / f"{number}.png").write_bytes(png(number))
+    data = replace(data_of(tmp_path, attribute="animal"), limit=20)
+    limited = load_secret(data, 32, "train")
+    assert len(limited) == 20
+    assert min(np.bincount(limited.labels)) >= 4
+    everything = load_secret(replace(data, limit=None), 32, "train")
+    assert [name for name in everything.names if name in limited.names] == list(limited.names)
+
+
+def test_without_test_pictures_the_error_says_how_to_name_them(faces):
+    lines = (faces / "labels.csv").read_text().replace("test", "train")
+    (faces / "labels.csv").write_text(lines)
+    with pytest.raises(DataError, match="no pictures: name them in a column `split`"):
+        load_secret(data_of(faces), 32, "test")
 
 
 def test_photos_can_be_read_without_labels(faces, tmp_path, png):

@@ -260,6 +260,15 @@ def test_unlabelled_pictures_are_split_95_to_5(tmp_path):
     assert 30 <= sum(entry.split == "test" for entry in source.entries) <= 70
 
 
+def test_a_folder_a_person_keeps_its_test_pictures_without_labels(tmp_path):
+    folder_a_person(tmp_path, {"Ann": 300, "Bob": 300})
+    splits = {entry.name: entry.split for entry in open_source(tmp_path, "identity").entries}
+    without = {entry.name: entry.split for entry in open_source(tmp_path, None).entries}
+    assert {name: without[name] for name in splits} == splits
+    target = open_source(tmp_path, None, "target").entries
+    assert 10 <= sum(entry.split == "test" for entry in target) <= 60
+
+
 @pytest.mark.parametrize("attribute", ["identity", None])
 def test_pictures_added_later_change_no_others_split(tmp_path, attribute):
     folder_a_person(tmp_path, {"Ann": 50, "Bob": 50})

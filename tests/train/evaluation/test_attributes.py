@@ -85,7 +85,9 @@ def test_a_column_that_is_not_there_is_refused(bundle, people, tmp_path):
 
 @pytest.mark.parametrize(("names", "epochs"), [((), 1), (TWO, 0), (TWO, -1)])
 def test_options_that_train_nothing_are_refused(bundle, people, tmp_path, names, epochs):
-    with pytest.raises(ConfigurationError, match="needs names of columns, and epochs above 0"):
+    with pytest.raises(
+        ConfigurationError, match=r"needs names of columns|epochs is .*: it must be above 0"
+    ):
         run(bundle, people, tmp_path, names=names, epochs=epochs)
 
 

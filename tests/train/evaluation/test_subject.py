@@ -6,6 +6,7 @@ import pytest
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from dtir_train.configuration import Data
 from dtir_train.evaluation.subject import Subject, load_tests, names_of
 from dtir_train.evaluation.systems import open_system
 
@@ -34,6 +35,28 @@ def test_a_runs_own_names_of_the_classes_are_taken(renaming_run, secret):
     subject = Subject((str(secret),), renaming_run, align=False)
     with open_system(renaming_run) as system:
         assert load_tests(subject.data(system), system)["moods"].label_names == system.labels
+
+
+def test_a_runs_own_way_to_vary_pictures_is_taken(trained_run, bundle, tmp_path, small):
+    saved = load_checkpoint(trained_run / CHECKPOINT_NAME)
+    own = {"flip": False, "jitter": 0.2, "validation": 0.3, "attribute": "mood"}
+    configuration = small(data=own)
+    save_checkpoint(replace(saved, configuration=configuration), tmp_path / CHECKPOINT_NAME)
+    with open_system(tmp_path) as system:
+        data = Subject(("faces",)).data(system, ("cartoons",))
+    expected = replace(configuration.data, secret=("faces",), target=("cartoons",))
+    assert data == expected
+    assert not data.align, "as the run"
+    with open_system(bundle) as system:
+        assert Subject(("faces",), align=False).data(system) == Data(
+            ("faces",), attribute="mood", align=False
+        )
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63])
+def test_seeds_that_nothing_takes_are_refused(seed):
+    with pytest.raises(ConfigurationError, match="seed is"):
+        Subject(("faces",), seed=seed)
 
 
 def test_a_bundles_names_of_the_classes_can_be_told(bundle, write_set, noisy, tmp_path):

@@ -142,6 +142,18 @@ def test_the_command_evaluates(bundle, secret, target, tmp_path, capsys):
     assert (tmp_path / "out" / "summary.png").is_file()
 
 
+@pytest.mark.parametrize(
+    "option", ["--judge-epochs=0", "--judge-epochs=nan", "--baseline-epochs=-1", "--seed=-1"]
+)
+def test_training_that_is_none_is_refused(bundle, secret, target, option, capsys):
+    words = [str(bundle), "--secret", str(secret), "--target", str(target), "--no-align", option]
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", "summary", *words])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{option[2:].split('=')[0].replace('-', '_')} is" in line
+
+
 def test_a_page_without_a_baseline():
     result = Summary(
         (Recognition("faces", 10, 1, 0.5, 0.25, 0.75, None, None),),

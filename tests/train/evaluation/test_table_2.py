@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import cv2
@@ -188,15 +189,29 @@ def test_no_such_column_to_learn_first(bundle, secret, tmp_path):
         )
 
 
-@pytest.mark.parametrize("option", ["identity_epochs", "pretraining_epochs", "repeats"])
-def test_no_training_is_refused(option):
-    with pytest.raises(ConfigurationError, match="above 0"):
-        IdentityTraining(**{option: 0})
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [
+        ("identity_epochs", 0, "above 0"),
+        ("pretraining_epochs", math.nan, "above 0"),
+        ("repeats", 0, "1 or more"),
+        ("taught_epochs", -1, "0 or more"),
+        ("taught_epochs", math.inf, "0 or more"),
+    ],
+)
+def test_no_training_is_refused(option, value, least):
+    with pytest.raises(ConfigurationError, match=f"{option} is {value}: it must be {least}"):
+        IdentityTraining(**{option: value})
 
 
-def test_a_negative_number_of_passes_is_refused():
-    with pytest.raises(ConfigurationError, match="taught_epochs is -1: it must be 0 or more"):
-        IdentityTraining(taught_epochs=-1)
+@pytest.mark.parametrize(
+    "option", ["--taught-epochs=5", "--repeats=3", "--pretraining", "--identity-column=who"]
+)
+def test_how_identities_are_read_is_no_option_without_people(bundle, secret, option, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", "table-2", str(bundle), "--secret", str(secret), option])
+    assert left.value.code == 2
+    assert "name people with --identity" in capsys.readouterr().err
 
 
 def test_the_command(bundle, secret, tmp_path, capsys):

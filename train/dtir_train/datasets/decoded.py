@@ -16,11 +16,15 @@ from dtir_train.configuration import Data
 from dtir_train.datasets.decoding import decode
 from dtir_train.datasets.generated import LABELS, generated_secret, generated_target
 from dtir_train.datasets.shards import Shards
-from dtir_train.datasets.sources import Entry, Source, open_source
+from dtir_train.datasets.sources import Domain, Entry, Source, open_source
 from dtir_train.distributed import ALONE, World
 
 GENERATED = "generated"
 _LONGEST_SIDE = 10_000
+_HINTS = {
+    "validation": ": hold out more with --data.validation",
+    "test": ": name them in a column `split` of labels.csv",
+}
 _GENERATED_COUNTS = {"train": 512, "validation": 64, "test": 128}
 _KNOWN_LABELS: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
     ("male", ("0", "1")): ("female", "male"),
@@ -117,7 +121,7 @@ def _secret_parts(
             f"original_size is {original_size[0]} x {original_size[1]}: each side must be from 1 "
             f"to {_LONGEST_SIDE} pixels"
         )
-    sources = world.together(lambda: _opened(data.secret, data.attribute))
+    sources = world.together(lambda: _opened(data.secret, data.attribute, "secret"))
     classes = _classes(data, sources)
     parts = []
     for name, source in sources:
@@ -163,7 +167,7 @@ def load_unlabelled(data: Data, size: int, split: str, seed: int = 0) -> Picture
     def drawn(count: int) -> NDArray[np.uint8]:
         return generated_secret(count, size, seed_of(seed, split))[0]
 
-    return _without_labels(data.secret, data, size, split, data.align, drawn, ALONE)
+    return _without_labels("secret", data, size, split, data.align, drawn, ALONE)
 
 
 def load_target(data: Data, size: int, split: str, seed: int = 0, world: World = ALONE) -> Pictures:
@@ -175,11 +179,11 @@ def load_target(data: Data, size: int, split: str, seed: int = 0, world: World =
     def drawn(count: int) -> NDArray[np.uint8]:
         return generated_target(count, size, seed_of(seed, split))
 
-    return _without_labels(data.target, data, size, split, False, drawn, world)
+    return _without_labels("target", data, size, split, False, drawn, world)
 
 
 def _without_labels(
-    paths: tuple[str, ...],
+    domain: Domain,
     data: Data,
     size: int,
     split: str,
@@ -188,8 +192,9 @@ def _without_labels(
     world: World,
 ) -> Pictures:
     """Loads sources of one domain; `drawn` makes so many pictures of the generated one."""
+    paths = data.secret if domain == "secret" else data.target
     parts = []
-    for _, source in world.together(lambda: _opened(paths, None)):
+    for _, source in world.together(lambda: _opened(paths, None, domain)):
         entries = _split(source.entries, data, split)
         if entries:
             parts.append(_decode(source, entries, size, align, None, world))
@@ -209,8 +214,12 @@ def seed_of(seed: int, split: str) -> int:
     return seed * 3 + ("train", "validation", "test").index(split)
 
 
-def _opened(paths: tuple[str, ...], attribute: str | None) -> list[tuple[str, Source]]:
-    return [(path, open_source(Path(path), attribute)) for path in paths if path != GENERATED]
+def _opened(
+    paths: tuple[str, ...], attribute: str | None, domain: Domain
+) -> list[tuple[str, Source]]:
+    return [
+        (path, open_source(Path(path), attribute, domain)) for path in paths if path != GENERATED
+    ]
 
 
 @dataclass(frozen=True)
@@ -231,7 +240,7 @@ def _generated_part(pictures: NDArray[np.uint8], labels: tuple[str, ...]) -> _Pa
 
 def _joined(parts: list[_Part], classes: _Classes, where: str) -> Pictures:
     if not parts:
-        hint = ": hold out more with --data.validation" if where.endswith("validation") else ""
+        hint = _HINTS.get(where.rpartition(" ")[2], "")
         raise DataError(f"{where}: no pictures{hint}")
     pictures = Shards([pictures for part in parts for pictures in part.pictures])
     positions = {value: position for position, value in enumerate(classes.values)}
@@ -272,7 +281,12 @@ def _split(entries: tuple[Entry, ...], data: Data, split: str) -> list[Entry]:
         validation = zlib.crc32(entry.name.encode()) % 10_000 < held_out
         if entry.split == wanted and (wanted == "test" or validation == (split == "validation")):
             chosen.append(entry)
-    return chosen[: data.limit]
+    if data.limit is None or len(chosen) <= data.limit:
+        return chosen
+    # By the hash too: the first ones may all be of one class.
+    drawn = sorted(chosen, key=lambda entry: zlib.crc32(entry.name.encode()))[: data.limit]
+    kept = {entry.name for entry in drawn}
+    return [entry for entry in chosen if entry.name in kept]
 
 
 def _decode(

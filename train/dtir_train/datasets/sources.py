@@ -5,12 +5,14 @@ A source is a path, and its layout is told from what lies there:
 - `labels.csv` with `images/`, as a folder or a zip: columns `file`, optionally `split` (train or
   test), and one column a label;
 - CelebA as published: `img_align_celeba/` with `list_attr_celeba.txt` and `identity_CelebA.txt`;
-- a folder a class (PubFig as published on Kaggle: a folder a person), 80% to train, 20% to test;
+- a folder a class (PubFig as published on Kaggle: a folder a person), 80% to train, 20% to test,
+  whether the labels are read or not;
 - a folder or zip of pictures without labels (target pictures: Bitmoji, CartoonSet), 95% to train,
   5% to test.
 
-Where a source does not name splits, a hash of a picture's name decides: whatever is added later,
-no picture that was trained on becomes a test picture.
+Where a layout has no splits, a hash of a picture's name decides: whatever is added later, no
+picture that was trained on becomes a test picture. A `labels.csv` has its own: what it does not
+call test is to train.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dtir_sdk.errors import DataError
+
+Domain = Literal["secret", "target"]
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
@@ -112,12 +117,13 @@ class Source:
         )
 
 
-def open_source(path: Path, attribute: str | None) -> Source:
+def open_source(path: Path, attribute: str | None, domain: Domain = "secret") -> Source:
     """Finds out a source's layout and lists its pictures.
 
     Args:
         path: a folder or a zip.
         attribute: the label's column in any case, `identity`, or None where labels do not matter.
+        domain: whose pictures they are. Folders in a folder of target pictures are no classes.
 
     Raises:
         DataError: where the path is missing, holds no pictures, or has no such label.
@@ -130,7 +136,7 @@ def open_source(path: Path, attribute: str | None) -> Source:
     elif (path / "img_align_celeba").is_dir():
         entries = _celeba(path, attribute)
     elif attribute is None:
-        entries = _pictures(path)
+        entries = _pictures(path, domain)
     else:
         entries, by_folder = _folder_a_class(path), True
     if not entries:
@@ -231,15 +237,20 @@ def _folder_a_class(path: Path) -> list[Entry]:
     return entries
 
 
-def _pictures(path: Path) -> list[Entry]:
+def _pictures(path: Path, domain: Domain) -> list[Entry]:
     names = sorted(str(file.relative_to(path)) for file in path.rglob("*"))
-    return _unlabelled(names)
+    return _unlabelled(names, domain)
 
 
-def _unlabelled(names: Sequence[str]) -> list[Entry]:
-    return [
-        Entry(name, _split(name, _TEST_SHARE_UNLABELLED), "") for name in names if _is_picture(name)
-    ]
+def _unlabelled(names: Sequence[str], domain: Domain = "target") -> list[Entry]:
+    entries = []
+    for name in names:
+        if _is_picture(name):
+            # Read with labels, the same folder may be one a class: its test pictures are kept.
+            classed = domain == "secret" and len(Path(name).parts) == 2
+            share = _TEST_SHARE_LABELLED if classed else _TEST_SHARE_UNLABELLED
+            entries.append(Entry(name, _split(name, share), ""))
+    return entries
 
 
 def _split(name: str, test_share: float) -> str:

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.classifier import Batch, attribute_loss, batches_of, logits, train_classifier
-from dtir_train.configuration import PresetName
+from dtir_train.configuration import PresetName, check_passes
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.recognition import balanced_accuracy, majority
@@ -105,10 +105,11 @@ def attributes(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
-    if epochs <= 0 or not attributes:
-        raise ConfigurationError("attributes needs names of columns, and epochs above 0")
+    check_passes("epochs", epochs)
+    if not attributes:
+        raise ConfigurationError("attributes needs names of columns")
     with open_system(setting.system) as system:
-        data = setting.labelled(attributes[0])
+        data = setting.labelled(system, attributes[0])
         train, test = load_flagged(data, attributes, system.image_size, original_size)
         truth = test.labels
         photos = bgr(test)

@@ -8,7 +8,7 @@ from dtir_sdk.errors import ConfigurationError
 from dtir_train.arithmetic import best_device
 from dtir_train.checkpoint import load_recognizer
 from dtir_train.classifier import batches_of, train_classifier
-from dtir_train.configuration import Data, Networks, PresetName
+from dtir_train.configuration import Data, Networks, PresetName, check_passes
 from dtir_train.datasets import Pictures
 from dtir_train.evaluation.systems import TrainedSystem
 from dtir_train.networks import Recognizer
@@ -21,13 +21,19 @@ def baseline_passes(system: TrainedSystem, preset: PresetName | None, asked: flo
         system: to be compared.
         preset: whose sizes the recognizer has, or None.
         asked: by the user; None is as many as the system's own recognizer had.
+
+    Raises:
+        ConfigurationError: where no such number can be asked for.
     """
-    return system.comparable_epochs(preset) if asked is None else asked
+    if asked is None:
+        return system.comparable_epochs(preset)
+    check_passes("baseline_epochs", asked, none=True)
+    return asked
 
 
 def baseline_note(epochs: float) -> list[str]:
     """Says in lines of Markdown, the last one empty, what the photos were read by."""
-    if epochs <= 0:
+    if epochs == 0:
         return []
     return [
         f"From photo: by the same recognizer, trained on the photos for {epochs:g} passes.",
@@ -44,7 +50,7 @@ def photo_baseline(
     batch_size: int,
 ) -> Recognizer | None:
     """Trains the recognizer on photos; None where there are no epochs to train it for."""
-    if epochs <= 0:
+    if epochs == 0:
         return None
     batch, steps = batches_of(train, data, epochs, seed, batch_size)
     return train_classifier(

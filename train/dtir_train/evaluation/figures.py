@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.files import write_atomically
-from dtir_train.configuration import PresetName
+from dtir_train.configuration import PresetName, check_passes
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts, subset
 from dtir_train.evaluation.grid import grid
 from dtir_train.evaluation.judge import TwoDomains, told_apart, two_domains
@@ -93,7 +93,8 @@ def figures(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
-    if points < 2 or judge_epochs <= 0 or not blurs or min(blurs) < 0:
+    check_passes("judge_epochs", judge_epochs)
+    if points < 2 or not blurs or min(blurs) < 0:
         raise ConfigurationError("figures needs 2 points, and blurs of 0 or more, to judge them by")
     _check_sklearn()
     with open_system(subject.system) as system:
@@ -105,7 +106,7 @@ def figures(
         samples = [row for test in tests.values() for row in _samples(system, bgr(test))]
         after = two_domains(system, data, train, cartoons)
         before = TwoDomains(
-            bgr(subset(train, evenly(len(train), len(after.train_targets)))),
+            bgr(subset(train, evenly(len(train), len(after.train_pictures)))),
             after.train_targets,
             photos[evenly(len(photos), len(after.test_targets))],
             after.test_targets,

@@ -18,7 +18,7 @@ from dtir_train.classifier import (
     predict,
     train_classifier,
 )
-from dtir_train.configuration import Data, Networks
+from dtir_train.configuration import Data, Networks, check_passes
 from dtir_train.datasets import Pictures, load_secret
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.celeba import ATTRIBUTES
@@ -59,12 +59,11 @@ class IdentityTraining:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        if self.identity_epochs <= 0 or self.pretraining_epochs <= 0 or self.repeats < 1:
-            raise ConfigurationError("identity needs epochs and repeats above 0")
-        if self.taught_epochs < 0:
-            raise ConfigurationError(
-                f"taught_epochs is {self.taught_epochs:g}: it must be 0 or more"
-            )
+        check_passes("identity_epochs", self.identity_epochs)
+        check_passes("pretraining_epochs", self.pretraining_epochs)
+        check_passes("taught_epochs", self.taught_epochs, none=True)
+        if self.repeats < 1:
+            raise ConfigurationError(f"repeats is {self.repeats}: it must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,8 @@ def load_people(setting: Data, training: IdentityTraining, size: int) -> Peoples
     data = replace(
         setting,
         secret=training.identity,
+        # No target pictures are used: the field is filled.
+        target=training.identity,
         attribute=training.identity_column,
         jitter=_JITTER,
     )

@@ -40,7 +40,7 @@ class TwoDomains:
 def two_domains(
     system: TrainedSystem, data: Data, train: Pictures, test_cartoons: NDArray[np.uint8]
 ) -> TwoDomains:
-    """Gathers transferred and target pictures, spread evenly over the larger set.
+    """Gathers transferred and target pictures, to train on as many of either.
 
     Args:
         system: makes cartoons of training photos.
@@ -56,7 +56,7 @@ def two_domains(
     photos = bgr(subset(train, evenly(len(train), len(targets))))
     return TwoDomains(
         in_parts(system.transfer, photos, "transferring for the judge"),
-        targets,
+        targets[evenly(len(targets), len(photos))],
         test_cartoons[evenly(len(test_cartoons), len(held_out))],
         held_out,
     )

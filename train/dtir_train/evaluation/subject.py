@@ -12,7 +12,7 @@ import tyro
 from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError, DataError
-from dtir_train.configuration import Data
+from dtir_train.configuration import Data, check_seed
 from dtir_train.datasets import Pictures, load_secret, load_secret_by_source
 from dtir_train.datasets.sources import open_source
 from dtir_train.evaluation.systems import TrainedSystem
@@ -26,7 +26,7 @@ class Setting:
         secret: sources of private photos with labels.
         system: folder of a bundle or of a run, or a checkpoint; by default the bundle that comes
             with dtir.
-        align: find and cut out faces; off for pictures that are not faces.
+        align: find and cut out faces, unless the run did not; off for pictures that are not faces.
         limit: use at most this many pictures of each source and split.
         seed: of the networks that are trained to compare.
         output: folder for the results.
@@ -39,14 +39,29 @@ class Setting:
     seed: int = field(default=0, kw_only=True)
     output: Path = field(default=Path("evaluation"), kw_only=True)
 
-    def labelled(self, attribute: str, target: tuple[str, ...] = ("generated",)) -> Data:
-        """Returns the sources, and how training pictures are varied.
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
+    def labelled(
+        self, system: TrainedSystem, attribute: str, target: tuple[str, ...] = ("generated",)
+    ) -> Data:
+        """Returns the sources, and how training pictures are varied: as the run's were.
 
         Args:
+            system: that is measured; for a bundle, which does not hold it, as by default.
             attribute: column of the label.
             target: sources of target pictures.
         """
-        return Data(self.secret, target, attribute, align=self.align, limit=self.limit)
+        own = Data() if system.configuration is None else system.configuration.data
+        return replace(
+            own,
+            secret=self.secret,
+            target=target,
+            attribute=attribute,
+            labels=None,
+            align=self.align and own.align,
+            limit=self.limit,
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,7 @@ class Subject(Setting):
         attribute, labels = self.attribute or system.attribute, self.labels
         if labels is None and system.configuration is not None and attribute == system.attribute:
             labels = system.configuration.data.labels
-        return replace(self.labelled(attribute, target), labels=labels)
+        return replace(self.labelled(system, attribute, target), labels=labels)
 
 
 def load_train(data: Data, system: TrainedSystem) -> Pictures:

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from dtir_train.configuration import PresetName
+from dtir_train.configuration import PresetName, check_passes
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts
 from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
 from dtir_train.evaluation.grid import grid
@@ -70,6 +70,7 @@ def summary(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
+    check_passes("judge_epochs", judge_epochs)
     with open_system(subject.system) as system:
         data = subject.data(system, target)
         networks = system.comparable(preset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +100,11 @@ def table_2(
         raise ConfigurationError(
             "baseline_epochs trains a recognizer on photos, and recognizer names one that is "
             "trained already: leave one of the two out"
+        )
+    changed = [one.name for one in fields(training) if getattr(training, one.name) != one.default]
+    if changed and not training.identity:
+        raise ConfigurationError(
+            f"{changed[0]} is of networks that read identities: name people with --identity"
         )
     seeds = tuple(range(subject.seed, subject.seed + training.repeats))
     with open_system(subject.system) as system:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.classifier import attribute_loss, batches_of, logits, train_classifier
-from dtir_train.configuration import Data, Networks, PresetName
+from dtir_train.configuration import Data, Networks, PresetName, check_passes
 from dtir_train.datasets import Pictures
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.recognition import balanced_accuracy, majority
@@ -111,11 +111,12 @@ def table_3(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
-    if epochs <= 0 or repeats < 1 or not attributes:
-        raise ConfigurationError("table-3 needs attributes, and epochs and repeats above 0")
+    check_passes("epochs", epochs)
+    if repeats < 1 or not attributes:
+        raise ConfigurationError("table-3 needs attributes, and repeats above 0")
     seeds = tuple(range(setting.seed, setting.seed + repeats))
     with open_system(setting.system) as system:
-        data = setting.labelled(attributes[0])
+        data = setting.labelled(system, attributes[0])
         train, test = load_flagged(data, attributes, system.image_size)
         truth = test.labels
         photos = bgr(test)

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dtir_train.evaluation.arrays import bgr, subset
+from dtir_train.evaluation.judge import two_domains
+from dtir_train.evaluation.subject import Subject, load_train
+from dtir_train.evaluation.systems import open_system
+
+
+@pytest.mark.parametrize("photos", [8, 27])
+def test_a_judge_sees_as_many_cartoons_as_target_pictures(bundle, secret, target, photos):
+    with open_system(bundle) as system:
+        data = Subject((str(secret),), bundle, align=False).data(system, (str(target),))
+        train = subset(load_train(data, system), np.arange(photos))
+        domains = two_domains(system, data, train, system.transfer(bgr(train)))
+    assert len(domains.train_pictures) == len(domains.train_targets) == photos
