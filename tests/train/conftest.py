@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import settings
 
 from dtir_train.checkpoint import load_checkpoint
 from dtir_train.configuration import Configuration, Data, Networks, Recipe
+from dtir_train.unfinished import Unfinished
 
 SMALL = Networks(
     image_size=32,
@@ -130,6 +132,27 @@ def options() -> Callable[[Configuration], list[str]]:
         return [f"--{name}={value}" for name, value in values.items()]
 
     return give
+
+
+@pytest.fixture
+def stopping(monkeypatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Lends Ctrl-C right after a recognizer's training was kept so many times, every 3 steps."""
+    monkeypatch.setattr("dtir_train.classifier._KEPT_EVERY", 3)
+
+    @contextmanager
+    def stop(saves: int) -> Iterator[None]:
+        save, left = Unfinished.save, iter(range(saves - 1, -1, -1))
+
+        def saving(self: Unfinished, *arguments: object) -> None:
+            save(self, *arguments)
+            if not next(left):
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Unfinished, "save", saving)
+            yield
+
+    return stop
 
 
 @pytest.fixture(scope="session")

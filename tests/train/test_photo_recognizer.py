@@ -37,7 +37,7 @@ def test_the_command_leaves_a_recognizer_of_photos(people, tmp_path, capsys):
     options = ["--epochs=40", "--pretraining-epochs=5", "--preset=tiny", "--no-align", "--seed=3"]
     columns = ["--pretraining", "warm", "bright"]
     main(["fit-recognizer", str(run), "--secret", str(people), *columns, *options])
-    assert [file.name for file in run.iterdir()] == [CHECKPOINT_NAME]
+    assert {file.name for file in run.iterdir()} == {CHECKPOINT_NAME, ".lock"}
     trained = load_recognizer(run)
     assert trained.labels == ("ann", "bob", "cid", "dot")
     assert not trained.network.training
@@ -73,6 +73,20 @@ def test_what_is_learned_first_is_where_it_starts(people, tmp_path):
     plain, first = (load_recognizer(tmp_path / run) for run in ("plain", "first"))
     assert plain.labels == first.labels
     assert not torch.allclose(plain.network.conv1.weight, first.network.conv1.weight, atol=1e-3)
+
+
+@pytest.mark.parametrize("saves", [1, 3, 4])
+def test_what_was_stopped_goes_on_exactly(people, tmp_path, same, stopping, saves):
+    options = {"pretraining": ("warm", "bright"), "pretraining_epochs": 2, "epochs": 2}
+    fit(people, tmp_path / "whole", **options)
+    with stopping(saves), pytest.raises(KeyboardInterrupt):
+        fit(people, tmp_path / "stopped", **options)
+    assert not (tmp_path / "stopped" / CHECKPOINT_NAME).exists()
+    with pytest.raises(ConfigurationError, match=r"with other options, .* name another folder"):
+        fit(people, tmp_path / "stopped", **options | {"seed": 5})
+    fit(people, tmp_path / "stopped", **options)
+    same(tmp_path / "whole", tmp_path / "stopped")
+    assert not list((tmp_path / "stopped").glob("unfinished*"))
 
 
 @pytest.fixture
@@ -130,5 +144,5 @@ def test_a_folder_where_a_run_began_is_refused(people, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_an_error(people, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="could not be made"):
+    with pytest.raises(OutputError, match="could not be written"):
         fit(people, tmp_path / "file" / "run")

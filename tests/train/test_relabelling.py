@@ -174,6 +174,18 @@ def test_the_same_seed_gives_the_same_recognizer(system, teacher, tmp_path, same
     same(tmp_path / "one", tmp_path / "again")
 
 
+def test_what_was_stopped_goes_on_exactly(system, teacher, tmp_path, same, stopping):
+    options = {"system": system, "epochs": 0.2, "align": False, "limit": 400}
+    relabel(GENERATED, teacher, run=tmp_path / "whole", **options)
+    with stopping(1), pytest.raises(KeyboardInterrupt):
+        relabel(GENERATED, teacher, run=tmp_path / "stopped", **options)
+    with pytest.raises(ConfigurationError, match=r"with other options, .* name another folder"):
+        relabel(GENERATED, teacher, run=tmp_path / "stopped", **options | {"jitter": 0.2})
+    relabel(GENERATED, teacher, run=tmp_path / "stopped", **options)
+    same(tmp_path / "whole", tmp_path / "stopped")
+    assert not list((tmp_path / "stopped").glob("unfinished*"))
+
+
 @pytest.fixture
 def no_training(monkeypatch) -> None:
     def train(*_, **__):
@@ -213,7 +225,7 @@ def test_a_system_is_no_teacher_and_a_recognizer_of_photos_no_system(system, tea
 @pytest.mark.usefixtures("no_training")
 def test_a_folder_that_cannot_be_written_is_known_before_training(system, teacher, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="could not be made"):
+    with pytest.raises(OutputError, match="could not be written"):
         relabel(GENERATED, teacher, run=tmp_path / "file" / "run", system=system, align=False)
 
 

@@ -85,18 +85,6 @@ def refuse_used(folder: Path) -> None:
             raise ConfigurationError(f"{folder} holds {what} already: name another folder")
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the folder for a checkpoint, before hours of training are lost for want of it.
-
-    Raises:
-        OutputError: where it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the folder could not be made ({error})") from error
-
-
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Writes a checkpoint atomically: the old file stands until the new one is on the disk.
 

@@ -18,11 +18,14 @@ from dtir_train.building import build_recognizer
 from dtir_train.configuration import Data, Networks
 from dtir_train.datasets import Batches, Pictures
 from dtir_train.networks import Recognizer, initialise
+from dtir_train.optimizer_state import load_optimizer, optimizer_tensors
+from dtir_train.unfinished import Unfinished
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]
 Loss = Callable[[Recognizer, Tensor, Tensor], Tensor]
 
 _BATCH = 16
+_KEPT_EVERY = 250
 _PART = 64
 
 
@@ -50,6 +53,7 @@ def train_classifier(
     loss: Loss = label_loss,
     start_from: Recognizer | None = None,
     keep_last_layer: bool = False,
+    unfinished: Unfinished | None = None,
 ) -> Recognizer:
     """Trains the recognizer of a configuration, on a GPU where there is one, in bf16 where it can.
 
@@ -66,11 +70,15 @@ def train_classifier(
         start_from: a network of the same sizes whose weights, but for the last layer's, to start
             from; None starts from random ones.
         keep_last_layer: take the last layer's too.
+        unfinished: where to keep the training while it lasts; one that is there goes on, exactly as
+            if it had not been stopped. None keeps nothing.
 
     Returns:
         The averaged network (decay 0.998), float32, in eval mode, where it was trained.
 
     Raises:
+        ConfigurationError: where what was kept is of another training.
+        OutputError: where it cannot be kept.
         TrainingError: where it learned to no end: its weights are not finite.
     """
     fabric = Fabric(precision=arithmetic(), devices=1)
@@ -85,8 +93,16 @@ def train_classifier(
     network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters(), fused=True))
     network.mark_forward_method("with_features")
     averaged = averaged_copy(plain, 0.998)
+    done = 0
+    if unfinished is not None and (kept := unfinished.load()) is not None:
+        plain.load_state_dict(dict(kept.tensors["recognizer"]))
+        averaged.module.load_state_dict(dict(kept.tensors["averaged/recognizer"]))
+        averaged.n_averaged.fill_(kept.step)
+        load_optimizer(optimizer, kept.tensors.get("optimizer/recognizer", {}))
+        done = kept.step
     with Progress() as bar:
-        for step in bar.track(range(steps), description=task):
+        steps_left = bar.track(range(done, steps), total=steps, completed=done, description=task)
+        for step in steps_left:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))
             pictures, labels = fabric.to_device(batch(step))
@@ -96,6 +112,13 @@ def train_classifier(
             fabric.backward(wrong)
             optimizer.step()
             averaged.update_parameters(plain)
+            if unfinished is not None and ((step + 1) % _KEPT_EVERY == 0 or step + 1 == steps):
+                tensors = {
+                    "recognizer": plain.state_dict(),
+                    "averaged/recognizer": averaged.module.state_dict(),
+                    "optimizer/recognizer": optimizer_tensors(optimizer),
+                }
+                unfinished.save(step + 1, tensors)
     trained = averaged.module
     assert isinstance(trained, Recognizer)
     if not all(bool(torch.isfinite(value).all()) for value in trained.state_dict().values()):

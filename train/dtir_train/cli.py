@@ -9,6 +9,13 @@ from dtir_sdk.closed_pipe import PIPE_CLOSED, discard_output, flushing
 from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_train.ending import FAILED, INTERRUPTED, tells
 
+_GOES_ON = {
+    "fit": "; go on with `dtir-train resume RUN`",
+    "resume": "; go on with `dtir-train resume RUN`",
+    "fit-recognizer": "; the same command goes on",
+    "relabel": "; the same command goes on",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `dtir-train`; exits with 2 on bad input, 130 on Ctrl-C, 1 once its output is closed.
@@ -23,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(FAILED)
     except KeyboardInterrupt as error:
         words = sys.argv[1:] if arguments is None else arguments
-        resumable = words[:1] in (["fit"], ["resume"])
-        _say("stopped; go on with `dtir-train resume RUN`" if resumable else "stopped", error)
+        _say("stopped" + _GOES_ON.get(words[0] if words else "", ""), error)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         discard_output()

@@ -9,7 +9,6 @@ import tyro
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
-    make_folder,
     refuse_used,
     save_checkpoint,
 )
@@ -25,7 +24,13 @@ from dtir_train.configuration import (
 )
 from dtir_train.evaluation.arrays import as_tensor, bgr
 from dtir_train.evaluation.celeba import ATTRIBUTES
-from dtir_train.evaluation.identities import IdentityTraining, load_people, train_on_photos
+from dtir_train.evaluation.identities import (
+    UNFINISHED_NAMES,
+    IdentityTraining,
+    load_people,
+    train_on_photos,
+)
+from dtir_train.run_folder import held
 
 
 def fit_recognizer(
@@ -43,6 +48,8 @@ def fit_recognizer(
     seed: int = 0,
 ) -> None:
     """Train a recognizer on the photos themselves, into a new folder.
+
+    Stopped, the same command goes on.
 
     A system may learn from it (`dtir-train fit --teacher FOLDER`) to read from cartoons what it
     reads from photos, and be compared with it (`dtir-train evaluate table-2 --recognizer FOLDER`).
@@ -77,12 +84,14 @@ def fit_recognizer(
     pictures = load_people(
         Data(labels=labels, align=align, limit=limit), training, networks.image_size
     )
-    make_folder(run)
-    network = train_on_photos(pictures, training, networks, seed)
-    configuration = Configuration(networks, pictures.data, Recipe(epochs=epochs), seed)
-    weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    labels, test = pictures.train.label_names, pictures.test
-    checkpoint = Checkpoint(configuration, labels, 0, {"recognizer": weights})
-    save_checkpoint(checkpoint, run / CHECKPOINT_NAME)
+    with held(run):
+        network = train_on_photos(pictures, training, networks, seed, run)
+        configuration = Configuration(networks, pictures.data, Recipe(epochs=epochs), seed)
+        weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        labels, test = pictures.train.label_names, pictures.test
+        checkpoint = Checkpoint(configuration, labels, 0, {"recognizer": weights})
+        save_checkpoint(checkpoint, run / CHECKPOINT_NAME)
+        for name in UNFINISHED_NAMES:
+            (run / name).unlink(missing_ok=True)
     right = predict(network, as_tensor(bgr(test))).numpy() == test.labels
     print(f"{run}: {right.mean():.2%} of {len(test)} test photos, {len(labels)} labels")

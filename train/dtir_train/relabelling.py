@@ -16,18 +16,21 @@ from dtir_train.checkpoint import (
     Checkpoint,
     TrainedRecognizer,
     load_recognizer,
-    make_folder,
     refuse_used,
     save_checkpoint,
+    tensors_sha256,
 )
 from dtir_train.classifier import batches_of
 from dtir_train.configuration import Configuration, Data, Recipe
-from dtir_train.datasets import load_unlabelled
+from dtir_train.datasets import load_unlabelled, pictures_sha256
 from dtir_train.distillation import with_teacher_hash
 from dtir_train.evaluation.systems import open_system, paired_batches
+from dtir_train.run_folder import held
 from dtir_train.teaching import teach_recognizer
+from dtir_train.unfinished import Unfinished
 
 _TASK = "learning from photos"
+_UNFINISHED_NAME = "unfinished.safetensors"
 
 
 def relabel(
@@ -43,6 +46,8 @@ def relabel(
     seed: int = 0,
 ) -> None:
     """Give a system another label to read from the same cartoons, into a new folder.
+
+    Stopped, the same command goes on.
 
     Its transfer and its restore generator stay as they are, whoever has them; only a recognizer is
     trained, for the cloud. It learns to make of a cartoon what a recognizer of photos makes of the
@@ -100,16 +105,24 @@ def relabel(
         Configuration(networks, data, recipe, seed, start_from=str(path), teacher=str(teacher))
     )
     photos = load_unlabelled(data, networks.image_size, "train")
-    make_folder(run)
+    digest = tensors_sha256(kept.transfer.state_dict(), pictures_sha256(photos).encode())
+    unfinished = Unfinished(run / _UNFINISHED_NAME, configuration, taught.labels, digest)
     batch, steps = batches_of(photos, data, epochs, seed, recipe.batch_size)
-    with open_system(path) as opened:
+    with held(run), open_system(path) as opened:
         pairs = paired_batches(opened, batch)
         recognizer = teach_recognizer(
-            taught.network.to(best_device()), networks, pairs, steps, _TASK, seed=seed
+            taught.network.to(best_device()),
+            networks,
+            pairs,
+            steps,
+            _TASK,
+            seed=seed,
+            unfinished=unfinished,
         )
-    trained = {"transfer": kept.transfer, "recognizer": recognizer, "restorer": kept.restorer}
-    tensors = {name: network.state_dict() for name, network in trained.items()}
-    checkpoint = Checkpoint(configuration, taught.labels, steps, tensors)
-    save_checkpoint(checkpoint, run / CHECKPOINT_NAME)
+        trained = {"transfer": kept.transfer, "recognizer": recognizer, "restorer": kept.restorer}
+        tensors = {name: network.state_dict() for name, network in trained.items()}
+        checkpoint = Checkpoint(configuration, taught.labels, steps, tensors)
+        save_checkpoint(checkpoint, run / CHECKPOINT_NAME)
+        unfinished.remove()
     count = len(taught.labels)
     print(f"{run}: {count} labels of `{data.attribute}` read from the cartoons of {path}")

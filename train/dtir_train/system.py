@@ -33,6 +33,7 @@ from dtir_train.losses import (
     transfer_loss,
 )
 from dtir_train.networks import Discriminator, initialise
+from dtir_train.optimizer_state import load_optimizer, optimizer_tensors
 from dtir_train.widening import widened
 
 # The networks that are deployed, and so averaged.
@@ -178,7 +179,7 @@ class System:
         tensors: dict[str, Mapping[str, Tensor]] = {}
         for name, network in self._plain.items():
             tensors[name] = network.state_dict()
-            tensors[f"optimizer/{name}"] = dict(_optimizer_tensors(self._optimizers[name]))
+            tensors[f"optimizer/{name}"] = optimizer_tensors(self._optimizers[name])
         if self._averages:
             for name, averaged in self._averaged.items():
                 tensors[f"averaged/{name}"] = averaged.module.state_dict()
@@ -194,7 +195,7 @@ class System:
             for name, network in self._plain.items():
                 network.load_state_dict(dict(checkpoint.tensors[name]))
                 optimizer = self._optimizers[name]
-                _load_optimizer(optimizer, checkpoint.tensors.get(f"optimizer/{name}", {}))
+                load_optimizer(optimizer, checkpoint.tensors.get(f"optimizer/{name}", {}))
             if self._averages:
                 for name, averaged in self._averaged.items():
                     averaged.module.load_state_dict(dict(checkpoint.tensors[f"averaged/{name}"]))
@@ -399,26 +400,3 @@ def _frozen(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.requires_grad_(True)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    for position, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            yield f"{position}.{name}", value
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        position, _, name = key.partition(".")
-        state.setdefault(int(position), {})[name] = _laid_out_as(parameters[int(position)], value)
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """Fused Adam pairs elements as they lie in memory, whatever the strides say."""
-    if value.shape != parameter.shape:
-        return value
-    return torch.empty_like(parameter).copy_(value)

@@ -17,13 +17,21 @@ from dtir_train.classifier import Batch, train_classifier
 from dtir_train.configuration import Networks
 from dtir_train.losses import divergence, feature_difference
 from dtir_train.networks import Recognizer
+from dtir_train.unfinished import Unfinished
 
 _LEARNING_RATE = 5e-4
 _TEMPERATURE = 4.0
 
 
 def teach_recognizer(
-    teacher: Recognizer, networks: Networks, batch: Batch, steps: int, task: str, *, seed: int
+    teacher: Recognizer,
+    networks: Networks,
+    batch: Batch,
+    steps: int,
+    task: str,
+    *,
+    seed: int,
+    unfinished: Unfinished | None = None,
 ) -> Recognizer:
     """Teaches a recognizer to read from cartoons what another one reads from the photos.
 
@@ -35,9 +43,10 @@ def teach_recognizer(
         steps: how many.
         task: what the progress bar says.
         seed: as for `train_classifier`.
+        unfinished: as for `train_classifier`.
 
     Returns:
-        As `train_classifier`.
+        As `train_classifier`; so are the errors.
     """
     return train_classifier(
         networks,
@@ -50,6 +59,7 @@ def teach_recognizer(
         loss=partial(_lesson_loss, teacher),
         start_from=teacher,
         keep_last_layer=True,
+        unfinished=unfinished,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -38,7 +37,14 @@ from dtir_train.checkpoint import (
     save_checkpoint,
 )
 from dtir_train.configuration import Configuration
-from dtir_train.datasets import Batch, Batches, Pictures, load_secret, load_target
+from dtir_train.datasets import (
+    Batch,
+    Batches,
+    Pictures,
+    load_secret,
+    load_target,
+    pictures_sha256,
+)
 from dtir_train.datasets.batches import photos_of
 from dtir_train.distillation import with_teacher_hash
 from dtir_train.distributed import (
@@ -347,7 +353,7 @@ def _load(configuration: Configuration, world: World, device: torch.device) -> _
     size, seed = configuration.networks.image_size, configuration.seed
     secret = load_secret(configuration.data, size, "train", seed, world=world)
     target = load_target(configuration.data, size, "train", seed, world=world)
-    digest = _digest(secret, target)
+    digest = pictures_sha256(secret, target)
     if not world.agree(digest):
         raise DataError(
             "the processes found different pictures: every machine needs the same files, under "
@@ -368,11 +374,6 @@ def _load(configuration: Configuration, world: World, device: torch.device) -> _
         held_out = load_secret(configuration.data, size, "validation", seed, world=world)
     left_out = tuple(_left_out(secret, configuration.data.secret))
     return _RunPictures(secret, batches, secret.label_names, held_out, digest, left_out)
-
-
-def _digest(*domains: Pictures) -> str:
-    named = [[*zip(one.names, one.labels.tolist(), strict=True)] for one in domains]
-    return hashlib.sha256(repr(named).encode()).hexdigest()
 
 
 def _left_out(pictures: Pictures, sources: tuple[str, ...]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dtir_train.datasets.decoded import (
     load_secret_by_source,
     load_target,
     load_unlabelled,
+    pictures_sha256,
 )
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "load_secret_by_source",
     "load_target",
     "load_unlabelled",
+    "pictures_sha256",
 ]

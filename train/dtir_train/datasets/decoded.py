@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ class Pictures:
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self.pictures)
+
+
+def pictures_sha256(*domains: Pictures) -> str:
+    """Returns the SHA-256, in hexadecimal, of the pictures' names and labels."""
+    named = [[*zip(one.names, one.labels.tolist(), strict=True)] for one in domains]
+    return hashlib.sha256(repr(named).encode()).hexdigest()
 
 
 def load_secret(

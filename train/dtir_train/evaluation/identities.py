@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ from dtir_train.classifier import (
     predict,
     train_classifier,
 )
-from dtir_train.configuration import Data, Networks, check_passes
-from dtir_train.datasets import Pictures, load_secret
+from dtir_train.configuration import Configuration, Data, Networks, Recipe, check_passes
+from dtir_train.datasets import Pictures, load_secret, pictures_sha256
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.recognition import Recognition, compare_readings
@@ -27,10 +28,13 @@ from dtir_train.evaluation.subject import flags_of, names_of
 from dtir_train.evaluation.systems import TrainedSystem, paired_batches, transferred_batches
 from dtir_train.networks import Recognizer
 from dtir_train.teaching import teach_recognizer
+from dtir_train.unfinished import Unfinished
 
 # Pictures of a person are few: labels are believed a little less, shifts are larger.
 _SMOOTHING, _JITTER = 0.1, 0.1
 _LEARNING_RATE = 5e-4
+# What a training that is kept while it lasts leaves in its folder, of each of its two parts.
+UNFINISHED_NAMES = "unfinished-pretraining.safetensors", "unfinished.safetensors"
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,11 @@ def read_identities(
 
 
 def train_on_photos(
-    people: PeoplesPictures, training: IdentityTraining, networks: Networks, seed: int
+    people: PeoplesPictures,
+    training: IdentityTraining,
+    networks: Networks,
+    seed: int,
+    folder: Path | None = None,
 ) -> Recognizer:
     """Trains a network to tell people apart by their photos.
 
@@ -177,15 +185,17 @@ def train_on_photos(
         training: of the network.
         networks: gives backbone and width.
         seed: of its weights and batches.
+        folder: to keep the training in while it lasts (`UNFINISHED_NAMES`), so that one that was
+            stopped goes on; None does not.
 
     Returns:
-        As `train_classifier`.
+        As `train_classifier`; so are the errors.
     """
 
     def plain(labelled: Pictures, epochs: float) -> tuple[Batch, int]:
         return batches_of(labelled, people.data, epochs, seed)
 
-    return _reader(people, plain, training, networks, f"photos, seed {seed}", seed)
+    return _reader(people, plain, training, networks, f"photos, seed {seed}", seed, folder)
 
 
 def _reader(
@@ -195,12 +205,22 @@ def _reader(
     networks: Networks,
     task: str,
     seed: int,
+    folder: Path | None = None,
 ) -> Recognizer:
     """Trains a network to read attributes, where there are any, and then who it is."""
+
+    def unfinished(part: int, epochs: float, *learned: Pictures) -> Unfinished | None:
+        if folder is None:
+            return None
+        configuration = Configuration(networks, people.data, Recipe(epochs=epochs), seed)
+        labels, digest = learned[-1].label_names, pictures_sha256(*learned)
+        return Unfinished(folder / UNFINISHED_NAMES[part], configuration, labels, digest)
+
     train, flags = people.train, people.flags
-    start_from = None
+    start_from, learned = None, [train]
     if flags is not None:
         labelled = replace(train, labels=flags, label_names=training.pretraining)
+        learned = [labelled, train]
         batch, steps = batches(labelled, training.pretraining_epochs)
         start_from = train_classifier(
             networks,
@@ -211,6 +231,7 @@ def _reader(
             seed=seed,
             learning_rate=_LEARNING_RATE,
             loss=attribute_loss,
+            unfinished=unfinished(0, training.pretraining_epochs, labelled),
         )
     batch, steps = batches(train, training.identity_epochs)
     return train_classifier(
@@ -223,6 +244,7 @@ def _reader(
         learning_rate=_LEARNING_RATE,
         loss=partial(label_loss, smoothing=_SMOOTHING),
         start_from=start_from,
+        unfinished=unfinished(1, training.identity_epochs, *learned),
     )
 
 

@@ -1,0 +1,61 @@
+"""Where a recognizer's training is kept while it lasts, so that one that was stopped goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from dtir_sdk.errors import ConfigurationError
+from dtir_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dtir_train.configuration import Configuration
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A training that may have begun before.
+
+    Attributes:
+        path: its file, in the folder that is to hold what was trained.
+        configuration: of what is trained.
+        labels: names of the network's outputs.
+        pictures: SHA-256 of what it learns from, in hexadecimal.
+    """
+
+    path: Path
+    configuration: Configuration
+    labels: tuple[str, ...]
+    pictures: str
+
+    def load(self) -> Checkpoint | None:
+        """Returns the training as it was kept last; None where there is none to go on with.
+
+        Raises:
+            ConfigurationError: where that one had other options or pictures, or the file is
+                damaged.
+        """
+        if not self.path.is_file():
+            return None
+        saved = load_checkpoint(self.path)
+        begun = (saved.configuration, saved.labels, saved.pictures)
+        if begun != (self.configuration, self.labels, self.pictures):
+            raise ConfigurationError(
+                f"{self.path.parent}: a training with other options, or on other pictures, was "
+                "begun there: give the command that began it, or name another folder"
+            )
+        return saved
+
+    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Keeps the training after so many steps, atomically.
+
+        Raises:
+            OutputError: where it cannot be written; what was kept before stays.
+        """
+        checkpoint = Checkpoint(self.configuration, self.labels, step, tensors, self.pictures)
+        save_checkpoint(checkpoint, self.path)
+
+    def remove(self) -> None:
+        """Removes the file, once what was trained is where it belongs."""
+        self.path.unlink(missing_ok=True)
