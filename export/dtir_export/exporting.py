@@ -33,7 +33,7 @@ from dtir_sdk.bundle import (
 )
 from dtir_sdk.errors import BundleError, ConfigurationError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
-from dtir_train.checkpoint import TrainedNetworks, load_trained
+from dtir_train.checkpoint import TrainedNetworks, load_trained, run_name
 
 METRICS_KEY = "export_parity"
 BEFORE_KEY = "before_conversion"
@@ -137,7 +137,7 @@ def export_checkpoint(
     given = {} if metrics is None else read_object(metrics)
     networks = load_trained(checkpoint)
     identity = _Identity(
-        name or checkpoint_name(checkpoint),
+        name or run_name(checkpoint),
         networks.labels,
         role,
         model_card(networks, card),
@@ -241,12 +241,6 @@ def convert_bundle(
     if precision == "fp16":
         graphs = half_graphs(graphs)
     return _judge_and_write(original, graphs, sources, photos, identity, destination, narrator)
-
-
-def checkpoint_name(checkpoint: Path) -> str:
-    """Returns the name of the run that a checkpoint, or a run's folder, belongs to."""
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    return folder.resolve().name or "dtir"
 
 
 def _models(role: Role) -> list[ModelName]:

@@ -30,17 +30,28 @@ SMALL = Networks(
     recognizer_width=8,
 )
 
-_COLOURS = {
-    "ann": (110, 130, 235),
-    "bob": (30, 50, 120),
-    "cid": (235, 130, 110),
-    "dot": (120, 50, 30),
-}
-_FLAGS = {"ann": "warm,1,1", "bob": "warm,1,0", "cid": "cool,0,1", "dot": "cool,0,0"}
-
 # How long an example takes says how busy the machine is.
 settings.register_profile("train", deadline=None, max_examples=60)
 settings.load_profile("train")
+
+
+def _write_set(
+    path: Path,
+    rows: list[tuple[str, ...]],
+    pictures: dict[str, bytes],
+    columns: tuple[str, ...] = ("mood",),
+) -> Path:
+    (path / "images").mkdir(parents=True)
+    lines = [",".join(row) for row in (("file", "split", *columns), *rows)]
+    (path / "labels.csv").write_text("\n".join(lines) + "\n")
+    for name, stream in pictures.items():
+        (path / "images" / name).write_bytes(stream)
+    return path
+
+
+def _noisy(bgr: tuple[int, int, int], seed: int) -> bytes:
+    noise = np.random.default_rng(seed).integers(-30, 31, (32, 32, 3))
+    return cv2.imencode(".png", (noise + bgr).clip(5, 255).astype(np.uint8))[1].tobytes()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -184,17 +195,34 @@ def same(tensors) -> Callable[[Path, Path], None]:
     return compare
 
 
+@pytest.fixture(scope="session")
+def write_set() -> Callable[..., Path]:
+    """Writes a source: its folder, the rows `file, split, mood` and each file's bytes."""
+    return _write_set
+
+
+@pytest.fixture(scope="session")
+def noisy() -> Callable[[tuple[int, int, int], int], bytes]:
+    """Makes a PNG of a colour, BGR, under noise of a seed."""
+    return _noisy
+
+
 @pytest.fixture(scope="module")
-def people(tmp_path_factory) -> Path:
+def people(tmp_path_factory, write_set, noisy) -> Path:
     """Ann is warm and bright, Bob warm and dark, Cid cool and bright, Dot cool and dark."""
-    folder = tmp_path_factory.mktemp("sources") / "people"
-    (folder / "images").mkdir(parents=True)
-    lines = ["file,split,identity,mood,Warm,Bright"]
-    random = np.random.default_rng(0)
+    colours = {
+        "ann": (110, 130, 235),
+        "bob": (30, 50, 120),
+        "cid": (235, 130, 110),
+        "dot": (120, 50, 30),
+    }
+    rows, pictures = [], {}
     for number in range(64):
-        person, split = list(_COLOURS)[number % 4], "test" if number >= 48 else "train"
-        picture = random.integers(-30, 31, (32, 32, 3)) + _COLOURS[person]
-        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture.clip(0, 255).astype(np.uint8))
-        lines.append(f"{number}.png,{split},{person},{_FLAGS[person]}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    return folder
+        person = list(colours)[number % 4]
+        mood = "warm" if person in ("ann", "bob") else "cool"
+        flags = [str(int(mood == "warm")), str(int(person in ("ann", "cid")))]
+        name, split = f"{number}.png", "test" if number >= 48 else "train"
+        pictures[name] = noisy(colours[person], number)
+        rows.append((name, split, mood, person, *flags))
+    folder = tmp_path_factory.mktemp("people") / "people"
+    return write_set(folder, rows, pictures, ("mood", "identity", "Warm", "Bright"))

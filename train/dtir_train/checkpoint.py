@@ -74,6 +74,15 @@ class TrainedRecognizer:
     labels: tuple[str, ...]
 
 
+def run_name(path: Path) -> str:
+    """Returns what a run is called: the name of its folder, of which `path` may be the checkpoint.
+
+    A run in the root folder is called `dtir`.
+    """
+    folder = path if path.is_dir() else path.parent
+    return folder.resolve().name or "dtir"
+
+
 def refuse_used(folder: Path) -> None:
     """Refuses a folder for something new that holds a checkpoint, or what a run began with.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -106,67 +105,27 @@ def blank_bundle(tmp_path_factory) -> Path:
     return _write_bundle(tmp_path_factory.mktemp("bundle") / "blank", blank("image", "transferred"))
 
 
-def _write_set(
-    path: Path,
-    rows: list[tuple[str, ...]],
-    pictures: dict[str, bytes],
-    columns: tuple[str, ...] = ("mood",),
-) -> Path:
-    (path / "images").mkdir(parents=True)
-    lines = [",".join(row) for row in (("file", "split", *columns), *rows)]
-    (path / "labels.csv").write_text("\n".join(lines) + "\n")
-    for name, stream in pictures.items():
-        (path / "images" / name).write_bytes(stream)
-    return path
-
-
-def _noisy(bgr: tuple[int, int, int], seed: int) -> bytes:
-    noise = np.random.default_rng(seed).integers(-30, 31, (SIZE, SIZE, 3))
-    return cv2.imencode(".png", (noise + bgr).clip(5, 255).astype(np.uint8))[1].tobytes()
-
-
 @pytest.fixture(scope="module")
-def secret(tmp_path_factory) -> Path:
+def secret(tmp_path_factory, write_set, noisy) -> Path:
     """Blue pictures are cool and red ones warm, but for one of the eight to test."""
     rows, pictures = [], {}
     for number in range(40):
         label = LABELS[number % 2]
         name, split = f"{number}.png", "test" if number >= 32 else "train"
-        pictures[name] = _noisy((200, 90, 60) if label == "cool" else (60, 90, 200), number)
+        pictures[name] = noisy((200, 90, 60) if label == "cool" else (60, 90, 200), number)
         rows.append((name, split, "cool" if number == 39 else label))
-    return _write_set(tmp_path_factory.mktemp("secret") / "moods", rows, pictures)
+    return write_set(tmp_path_factory.mktemp("secret") / "moods", rows, pictures)
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory) -> Path:
-    """Ann is warm and bright, Bob warm and dark, Cid cool and bright, Dot cool and dark."""
-    colours = {
-        "ann": (110, 130, 235),
-        "bob": (30, 50, 120),
-        "cid": (235, 130, 110),
-        "dot": (120, 50, 30),
-    }
-    rows, pictures = [], {}
-    for number in range(64):
-        person = list(colours)[number % 4]
-        mood = "warm" if person in ("ann", "bob") else "cool"
-        flags = [str(int(mood == "warm")), str(int(person in ("ann", "cid")))]
-        name, split = f"{number}.png", "test" if number >= 48 else "train"
-        pictures[name] = _noisy(colours[person], number)
-        rows.append((name, split, mood, person, *flags))
-    folder = tmp_path_factory.mktemp("people") / "people"
-    return _write_set(folder, rows, pictures, ("mood", "identity", "Warm", "Bright"))
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory) -> Path:
+def target(tmp_path_factory, write_set, noisy) -> Path:
     rows = [(f"{n}.png", "test" if n >= 32 else "train", "none") for n in range(40)]
-    pictures = {row[0]: _noisy((240, 240, 240), n) for n, row in enumerate(rows)}
-    return _write_set(tmp_path_factory.mktemp("target") / "cartoons", rows, pictures)
+    pictures = {row[0]: noisy((240, 240, 240), n) for n, row in enumerate(rows)}
+    return write_set(tmp_path_factory.mktemp("target") / "cartoons", rows, pictures)
 
 
 @pytest.fixture(scope="module")
-def patterned(tmp_path_factory) -> tuple[Path, Path]:
+def patterned(tmp_path_factory, write_set) -> tuple[Path, Path]:
     """Photos whose negatives are the target pictures but for a fine pattern; and those."""
     checks = np.indices((SIZE, SIZE)).sum(axis=0)[..., np.newaxis] % 2 * 12
     folder = tmp_path_factory.mktemp("patterned")
@@ -182,21 +141,9 @@ def patterned(tmp_path_factory) -> tuple[Path, Path]:
 
     negatives = [tuple(249 - part for part in colour) for colour in colours]
     return (
-        _write_set(folder / "secret", rows, drawn(colours, checks)),
-        _write_set(folder / "target", rows, drawn(negatives, 0)),
+        write_set(folder / "secret", rows, drawn(colours, checks)),
+        write_set(folder / "target", rows, drawn(negatives, 0)),
     )
-
-
-@pytest.fixture(scope="session")
-def write_set() -> Callable[..., Path]:
-    """Writes a source: its folder, the rows `file, split, mood` and each file's bytes."""
-    return _write_set
-
-
-@pytest.fixture(scope="session")
-def noisy() -> Callable[[tuple[int, int, int], int], bytes]:
-    """Makes a PNG of a colour, BGR, under noise of a seed."""
-    return _noisy
 
 
 @pytest.fixture(scope="module")

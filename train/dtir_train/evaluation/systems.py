@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
 from dtir_train.arithmetic import best_device
-from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
+from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained, run_name
 from dtir_train.classifier import Batch
 from dtir_train.configuration import PRESETS, Configuration, Networks, PresetName
 from dtir_train.evaluation.arrays import as_bgr, as_tensor
@@ -124,11 +124,6 @@ def _one_by_one(
     return run
 
 
-def checkpoint_name(path: Path) -> str:
-    """Returns what results call a run: the name of the folder that it, or its checkpoint, is in."""
-    return (path.resolve().parent if path.is_file() else path.resolve()).name
-
-
 def _of_run(path: Path) -> TrainedSystem:
     trained = load_trained(path)
     device = best_device()
@@ -147,7 +142,7 @@ def _of_run(path: Path) -> TrainedSystem:
         return run
 
     return TrainedSystem(
-        checkpoint_name(path),
+        run_name(path),
         trained.labels,
         trained.configuration.data.attribute,
         trained.configuration.networks.image_size,

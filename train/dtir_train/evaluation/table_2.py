@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from dtir_sdk.errors import ConfigurationError
+from dtir_train.checkpoint import run_name
 from dtir_train.configuration import PresetName
 from dtir_train.evaluation.arrays import bgr, in_parts
 from dtir_train.evaluation.baseline import (
@@ -21,7 +22,7 @@ from dtir_train.evaluation.identities import IdentityTraining, load_people, read
 from dtir_train.evaluation.recognition import Recognition, measure_recognition
 from dtir_train.evaluation.report import Conditions, bars, table, write_report
 from dtir_train.evaluation.subject import Subject, load_tests, load_train
-from dtir_train.evaluation.systems import checkpoint_name, open_system
+from dtir_train.evaluation.systems import open_system
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def table_2(
             if taught is not None:
                 tasks.append(Task(f"{label}, taught", classes, taught))
         conditions = Conditions.of(system)
-    compared = None if recognizer is None else checkpoint_name(recognizer)
+    compared = None if recognizer is None else run_name(recognizer)
     if people is None:
         result = Table2(tuple(tasks), epochs, (), 0, compared)
     else:
