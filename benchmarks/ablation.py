@@ -12,7 +12,6 @@ Writes ablation.json, ablation.md and ablation.png. Needs `pip install "dtir[dev
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,12 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
+from command import one_line_errors
 from conditions import write_report
 from report import RESULTS, surroundings, table, write_figure
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from dtir_sdk.errors import ConfigurationError, DtirError
+from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.files import write_atomically
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
 from dtir_train.configuration import Configuration, Data, Networks, Recipe
@@ -399,7 +399,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main(tyro.cli(Annotated[Arguments, tyro.conf.arg(name="")], description=__doc__))
-    except DtirError as error:
-        sys.exit(f"ablation: error: {error}")

@@ -7,7 +7,6 @@ may arrange them beforehand, as it does with a network's.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
+from command import one_line_errors
 from conditions import write_report
 from interleaved import Call, Spread, Times, measure, spread
 from numpy.typing import NDArray
 from report import RESULTS, surroundings, table
 
-from dtir_sdk.errors import DtirError
+from dtir_sdk.errors import EngineError
 
 Arithmetic = Literal["f32", "f16", "bf16", "int8"]
 SIDES = (1024, 2048)
@@ -73,8 +73,12 @@ def products(device: Literal["cpu", "cuda"], sides: Sequence[int] = SIDES) -> li
     Args:
         device: where to compute.
         sides: of the matrices.
+
+    Raises:
+        EngineError: the device is not there.
     """
     if device == "cuda":
+        check_card()
         return [
             _torch_product(side, precision, "cuda")
             for side in sides
@@ -85,6 +89,21 @@ def products(device: Literal["cpu", "cuda"], sides: Sequence[int] = SIDES) -> li
         made += [_torch_product(side, precision, "cpu") for precision in ("f32", "bf16", "int8")]
         made += [_openvino_product(side, precision) for precision in ("f32", "bf16", "int8")]
     return made
+
+
+def check_card() -> None:
+    """Refuses a card that PyTorch, with which everything is compared, cannot use.
+
+    Raises:
+        EngineError: there is none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EngineError(
+            f"torch {torch.__version__} sees no NVIDIA GPU: leave out --device cuda, or install "
+            "NVIDIA's driver and a torch with CUDA"
+        )
 
 
 def ceilings(made: Sequence[Product], times: Times) -> dict[Arithmetic, Ceiling]:
@@ -196,7 +215,7 @@ def main(arguments: Arguments) -> None:
     """Measures, prints and writes the tables.
 
     Raises:
-        OutputError: they cannot be written.
+        DtirError: they cannot be measured or written.
     """
     around = surroundings()
     made = products(arguments.device, arguments.sides)
@@ -213,7 +232,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main(tyro.cli(Arguments, description=__doc__))
-    except DtirError as error:
-        sys.exit(f"ceiling: error: {error}")

@@ -13,20 +13,19 @@ Writes coverage.json and coverage.md into the output folder.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 import tyro
+from command import one_line_errors
 from conditions import write_report
 from numpy.typing import NDArray
 from rich.progress import track
 from synthetic import Cutout, Motion, Scene, Shot, read_cutouts, sample_cutout
 
 from dtir_sdk.cascade import Cascade, Cascaded
-from dtir_sdk.errors import DtirError
 from dtir_sdk.parties import Recognition
 from dtir_sdk.pictures import Picture
 from dtir_sdk.results import FrameStamp
@@ -193,7 +192,5 @@ def _plain(arguments: Arguments) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main(tyro.cli(Arguments))
-    except DtirError as error:
-        sys.exit(f"error: {error}")

@@ -19,12 +19,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tyro
+from command import FAILED, one_line_errors
 from conditions import write_report
 from interleaved import Call, Spread, measure, spread
 from numpy.typing import NDArray
 from report import RESULTS, surroundings, table
 
-from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_sdk.faces import crop_face_with_opencv, paste_face_with_opencv
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
@@ -32,7 +32,10 @@ from dtir_sdk.sources import SAMPLE_PORTRAIT
 try:
     import dtir_ext
 except ModuleNotFoundError:
-    sys.exit("crop_and_paste: error: dtir_ext is not installed: pip install ./cpp_ext")
+    print(
+        "crop_and_paste: error: dtir_ext is not installed: pip install ./cpp_ext", file=sys.stderr
+    )
+    sys.exit(FAILED)
 
 OPERATIONS = ("crop", "paste", "crop and paste")
 FRAMES = ((640, 480), (1920, 1080))
@@ -148,8 +151,6 @@ def main(arguments: Arguments) -> None:
     Raises:
         DtirError: it cannot be measured or written.
     """
-    if arguments.rounds < 1:
-        raise ConfigurationError(f"rounds is {arguments.rounds}: it must be 1 or more")
     around = surroundings()
     found = gains(arguments.rounds)
     document = {
@@ -162,7 +163,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main(tyro.cli(Arguments, description=__doc__))
-    except DtirError as error:
-        sys.exit(f"crop_and_paste: error: {error}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
+from command import check_counts
 from numpy.typing import NDArray
 
 Call = Callable[[], object]
@@ -51,7 +52,11 @@ def measure(
         seconds: after so many no further round begins, but three are always done.
         repeats: measured calls a turn, 1 or more.
         seed: of the order.
+
+    Raises:
+        ConfigurationError: `rounds` or `repeats` is 0 or less.
     """
+    check_counts(rounds=rounds, repeats=repeats)
     times: dict[str, dict[str, list[float]]] = {
         name: {part: [] for part in turn} for name, turn in turns.items()
     }

@@ -16,6 +16,7 @@ Writes live.json and live.md into the output folder.
 from __future__ import annotations
 
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,12 +31,13 @@ from typing import Any
 import av
 import numpy as np
 import tyro
+from command import PeerError, check_counts, one_line_errors
 from conditions import write_report
 from numpy.typing import NDArray
 from synthetic import HEIGHT, WIDTH, Cutout, Motion, Scene, read_cutouts, sample_cutout
 
 from dtir_sdk import Pipeline, Source
-from dtir_sdk.errors import DtirError
+from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from dtir_sdk.pictures import Picture
 from dtir_sdk.results import Result
@@ -51,7 +53,7 @@ class Arguments:
     """What to measure.
 
     Attributes:
-        deface: the program to compare with; none leaves that out.
+        deface: the program to compare with, its name on PATH or its file; none leaves that out.
         faces: folder or zip as `faces_hq` is; the portrait that comes with dtir if none.
         output: folder for the report.
         seconds: length of each live run, without warm-up, and of the film.
@@ -60,7 +62,7 @@ class Arguments:
         seed: of all that is left to chance.
     """
 
-    deface: Path | None = None
+    deface: str | None = None
     faces: Path | None = None
     output: Path = Path("dtir-output")
     seconds: float = 20.0
@@ -171,26 +173,62 @@ def write_film(path: Path, frames: Sequence[Picture], length: int) -> None:
         film.mux(stream.encode())
 
 
+def program(name: str) -> Path:
+    """Finds a program.
+
+    Args:
+        name: on PATH, or its file.
+
+    Raises:
+        ConfigurationError: there is none that can be run.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise ConfigurationError(
+            f"{name} is not on PATH and no file that can be run: give --deface the program's file"
+        )
+    return Path(found).absolute()
+
+
+def run_seconds(name: str, command: Sequence[str | Path], folder: Path) -> float:
+    """Runs a command and returns how long that took.
+
+    Args:
+        name: for the error.
+        command: its words.
+        folder: where to run it.
+
+    Raises:
+        PeerError: it failed.
+    """
+    start = perf_counter()
+    run = subprocess.run(command, check=False, cwd=folder, capture_output=True)
+    taken = perf_counter() - start
+    if run.returncode != 0:
+        words = run.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise PeerError(f"{name} failed with exit code {run.returncode}: {words}")
+    return taken
+
+
 def run_films(
     film: Path, length: int, deface: Path | None, rounds: int
 ) -> dict[str, dict[str, Any]]:
     """Runs whole commands over a film, in turn; one round goes before that does not count.
 
     Raises:
-        CalledProcessError: a command failed.
+        PeerError: a command failed.
     """
     commands: dict[str, list[str | Path]] = {
         "dtir run": [sys.executable, "-m", "dtir_sdk", "run", film, "--to", "ours.mp4"]
     }
     if deface is not None:
-        commands["deface"] = [deface.absolute(), film, "--output", "theirs.mp4"]
+        commands["deface"] = [deface, film, "--output", "theirs.mp4"]
     times: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 1):
         for name, command in random.sample(list(commands.items()), len(commands)):
-            start = perf_counter()
-            subprocess.run(command, check=True, cwd=film.parent, capture_output=True)
+            taken = run_seconds(name, command, film.parent)
             if number:
-                times[name].append(perf_counter() - start)
+                times[name].append(taken)
     duration = length / FILM_RATE
     return {
         name: {
@@ -251,7 +289,13 @@ def _difference(pictures: Sequence[Picture]) -> float:
 
 
 def main(arguments: Arguments) -> None:
-    """Measures, prints and writes."""
+    """Measures, prints and writes.
+
+    Raises:
+        DtirError: it cannot be measured or written.
+    """
+    check_counts(rounds=arguments.rounds)
+    deface = None if arguments.deface is None else program(arguments.deface)
     people = _people(arguments)
     length = round(arguments.seconds * FILM_RATE)
     with Pipeline() as pipeline:
@@ -271,7 +315,7 @@ def main(arguments: Arguments) -> None:
         film = Path(folder) / "film.mp4"
         write_film(film, frames, length)
         del frames
-        films = run_films(film, length, arguments.deface, arguments.rounds)
+        films = run_films(film, length, deface, arguments.rounds)
     document = {
         "engine": engine,
         "live": [asdict(figures) for figures in live],
@@ -317,9 +361,5 @@ def _people(arguments: Arguments) -> list[Cutout]:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main(tyro.cli(Arguments))
-    except DtirError as error:
-        sys.exit(f"error: {error}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"error: {error.cmd[0]} failed: {error.stderr.decode(errors='replace')[-500:]}")

@@ -25,13 +25,12 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from command import PeerError, check_counts, one_line_errors
 from conditions import write_report
 from report import RESULTS, surroundings, table
 from rich.progress import track
 from safetensors.torch import save_file
 from subjects import Preset, Subject, face_crops, preset_subject
-
-from dtir_sdk.errors import DtirError
 
 PROGRAM = Path(__file__).with_name("first_use.py")
 
@@ -118,7 +117,7 @@ def use(way: Way, folder: Path, kept: Path) -> Use:
         kept: what libraries keep on the disk.
 
     Raises:
-        RuntimeError: it failed; its own words are on stderr.
+        PeerError: it failed; its own words are on stderr.
     """
     with tempfile.TemporaryDirectory(prefix="dtir-benchmark-") as empty:
         cache = str(kept if way.kept else empty)
@@ -131,7 +130,7 @@ def use(way: Way, folder: Path, kept: Path) -> Use:
             check=False,
         )
     if run.returncode != 0:
-        raise RuntimeError(f"{way.name} failed with exit code {run.returncode}")
+        raise PeerError(f"{way.name} failed with exit code {run.returncode}")
     found = json.loads(run.stdout)
     return Use(found["first"] - start, found["peak"], found["settled"])
 
@@ -216,9 +215,9 @@ def main(arguments: Arguments) -> None:
     """Measures, prints and writes.
 
     Raises:
-        DtirError: it cannot be written.
-        RuntimeError: a library failed.
+        DtirError: it cannot be measured or written.
     """
+    check_counts(rounds=arguments.rounds)
     around = surroundings()
     rows: list[Row] = []
     for preset in arguments.presets:
@@ -229,7 +228,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main(tyro.cli(Arguments, description=__doc__))
-    except (DtirError, RuntimeError) as error:
-        sys.exit(f"memory_and_cold_start: error: {error}")

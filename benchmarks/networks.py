@@ -13,7 +13,6 @@ compiler for torch.compile.
 from __future__ import annotations
 
 import gc
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ import numpy as np
 import tyro
 from arithmetic import multiply_accumulates
 from ceiling import Arithmetic, Ceiling, Product, ceilings, products
+from command import check_counts, one_line_errors
 from conditions import write_report
 from interleaved import Spread, Turn, measure, spread
 from peers import Peer, cpu_peers, cuda_peers
@@ -42,9 +42,10 @@ from subjects import (
     trained_subject,
 )
 
+from dtir_export.exporting import INT8_KEY, METRICS_KEY
 from dtir_export.parity import GATES, picture_parity
 from dtir_sdk.bundle import Bundle
-from dtir_sdk.errors import ConfigurationError, DtirError
+from dtir_sdk.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,7 +113,7 @@ class Row:
         transfer_gmacs: billions of multiply-accumulates a second that it reaches.
         share_of_ceiling: of the ceiling in this precision; None where that was not measured.
         cartoon_psnr: dB against PyTorch in float32; for a bundle that was named, the PSNR that
-            its own gate measured, or None.
+            its own gate measured in the precision that ran, or None.
         probability_difference: largest, against PyTorch in float32; None for such a bundle.
         gate: whether the PSNR reaches what `dtir-export` asks for in this precision, on the faces
             measured here; for such a bundle, on how many pictures its own gate was passed.
@@ -157,10 +158,11 @@ def settings(arguments: Arguments, console: Console) -> Iterator[Setting]:
     """Measures one setting after the other.
 
     Raises:
-        DtirError: a run, a bundle or the faces cannot be used.
+        DtirError: the device, a run, a bundle or the faces cannot be used.
     """
+    check_counts(rounds=arguments.rounds, batches=min(arguments.batches, default=1))
     made = products(arguments.device)
-    named = [Bundle.open(folder) for folder in arguments.bundles]
+    named = _opened(arguments.bundles)
     joined: set[str] = set()
     for subject in _subjects(arguments):
         faces = face_crops(arguments.faces, subject.size, _FACES)
@@ -169,14 +171,14 @@ def settings(arguments: Arguments, console: Console) -> Iterator[Setting]:
         with tempfile.TemporaryDirectory(prefix="dtir-benchmark-") as folder:
             bundles = [
                 *_own_bundles(subject, faces, arguments.device, Path(folder)),
-                *((bundle.folder.name, bundle) for bundle in fitting),
+                *((_name(bundle), bundle) for bundle in fitting),
             ]
             for count in arguments.batches:
                 console.print(f"{subject.name}, batch {count}", highlight=False)
                 with ExitStack() as stack:
                     build = cpu_peers if arguments.device == "cpu" else cuda_peers
                     peers = build(subject, bundles, count, stack)
-                    yield _measured(subject, peers, fitting, made, faces, count, arguments)
+                    yield measured(subject, peers, fitting, made, faces, count, arguments)
                 # Compiled networks refer to themselves.
                 del peers
                 gc.collect()
@@ -186,6 +188,22 @@ def settings(arguments: Arguments, console: Console) -> Iterator[Setting]:
             f"{', '.join(left)}: no networks of this size and number of multiply-accumulates were "
             "measured: name the presets and sizes, or the run, that it was made of"
         )
+
+
+def _opened(folders: Sequence[Path]) -> list[Bundle]:
+    bundles = [Bundle.open(folder) for folder in folders]
+    names = [_name(bundle) for bundle in bundles]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(
+                f"two bundles lie in folders called {name}, which is what the report would call "
+                "them both: rename one"
+            )
+    return bundles
+
+
+def _name(bundle: Bundle) -> str:
+    return bundle.folder.resolve().name
 
 
 def _subjects(arguments: Arguments) -> Iterator[Subject]:
@@ -219,7 +237,7 @@ def _own_bundles(
     ]
 
 
-def _measured(
+def measured(
     subject: Subject,
     peers: Sequence[Peer],
     named: Sequence[Bundle],
@@ -228,7 +246,21 @@ def _measured(
     count: int,
     arguments: Arguments,
 ) -> Setting:
-    batch = np.ascontiguousarray(faces[:count])
+    """Measures all peers in one setting.
+
+    Args:
+        subject: the networks.
+        peers: the first is what the others are compared with.
+        named: the bundles whose own gates speak for them.
+        made: matrix products, which are the ceiling.
+        faces: uint8 [N, S, S, 3], RGB; of another number than `count`, some of them or repeated.
+        count: pictures a call.
+        arguments: rounds and seconds.
+
+    Raises:
+        DtirError: a peer failed.
+    """
+    batch = np.resize(faces, (count, *faces.shape[1:]))
     turns: dict[str, Turn] = {product.name: {"product": product.run} for product in made}
     turns |= {
         peer.name: {"both": partial(peer.both, batch), "transfer": partial(peer.transfer, batch)}
@@ -238,16 +270,17 @@ def _measured(
     found = ceilings(made, times)
     gmac = {model: multiply_accumulates(data) / 1e9 for model, data in subject.graphs.items()}
     expected = peers[0].both(batch)
-    others = dict(zip((peer.name for peer in peers[len(peers) - len(named) :]), named, strict=True))
+    gated = {bundle.folder for bundle in named}
     rows = []
     for peer in peers:
         transfer = spread(times[peer.name]["transfer"])
         gmacs = 1e3 * count * gmac["transfer"] / transfer.median
         ceiling = found.get(peer.precision)
         cartoons, probabilities = peer.both(batch)
-        if peer.name in others:
-            psnr, difference = _gated_psnr(others[peer.name]), None
-            gate = _own_gate(others[peer.name])
+        psnr: float | None
+        difference: float | None
+        if peer.bundle is not None and peer.bundle.folder in gated:
+            (psnr, gate), difference = own_gate(peer.bundle), None
         else:
             psnr = picture_parity(expected[0], cartoons).psnr
             difference = float(np.abs(expected[1] - probabilities).max())
@@ -276,18 +309,27 @@ def _measured(
     )
 
 
-def _gated_psnr(bundle: Bundle) -> float | None:
-    try:
-        return float(bundle.manifest.metrics["export_parity"]["deployed"]["transfer"]["psnr"])
-    except (KeyError, TypeError):
-        return None
+def own_gate(bundle: Bundle) -> tuple[float | None, str]:
+    """Says what a bundle's own parity gate found in the precision that it is stored in.
 
+    Args:
+        bundle: of one that holds both, in FP32 or in INT8.
 
-def _own_gate(bundle: Bundle) -> str:
-    parity = bundle.manifest.metrics.get("export_parity")
-    if not isinstance(parity, dict) or not parity.get("passed"):
-        return "none passed"
-    return f"passed on {parity['pictures']} pictures"
+    Returns:
+        The PSNR of its cartoons in dB, None where it is not known; and on how many pictures the
+        gate was passed.
+    """
+    manifest = bundle.manifest
+    for key in (METRICS_KEY, INT8_KEY):
+        try:
+            parity = manifest.metrics[key]
+            if parity["passed"] and parity["precision"] == manifest.files["transfer"].precision:
+                psnr = float(parity["deployed"]["transfer"]["psnr"])
+                return psnr, f"passed on {parity['pictures']} pictures"
+        except (KeyError, TypeError):
+            # Metrics are any JSON.
+            continue
+    return None, "none passed"
 
 
 def reached(precision: Arithmetic, psnr: float) -> str:
@@ -372,7 +414,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main(tyro.cli(Arguments, description=__doc__))
-    except DtirError as error:
-        sys.exit(f"networks: error: {error}")

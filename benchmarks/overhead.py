@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import tyro
+from command import one_line_errors
 from conditions import write_report
 from interleaved import Call, Spread, measure, spread
 from numpy.typing import NDArray
@@ -35,8 +36,9 @@ from rich.progress import track
 from dtir_sdk import Pipeline, Recognizer, Transfer
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.cascade import Cascade
+from dtir_sdk.engines import choose
 from dtir_sdk.engines.tensorrt.cuda import Cuda, DeviceMemory
-from dtir_sdk.errors import ConfigurationError, DtirError
+from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from dtir_sdk.pictures import Picture, read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
@@ -421,6 +423,8 @@ def main(arguments: Arguments) -> int:
             f"frames is {arguments.frames}: it must be {2 * SETTLED} or more, since growth is "
             f"looked for after the first {SETTLED}"
         )
+    # Now, and not after minutes of measuring.
+    choose(device=arguments.device)
     around = surroundings()
     bundle = Bundle.open(arguments.bundle)
     ways = overheads(bundle, arguments.rounds)
@@ -445,7 +449,5 @@ def main(arguments: Arguments) -> int:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         sys.exit(main(tyro.cli(Arguments, description=__doc__)))
-    except DtirError as error:
-        sys.exit(f"overhead: error: {error}")

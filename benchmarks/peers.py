@@ -11,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from ceiling import Arithmetic
+from command import PeerError
 from numpy.typing import NDArray
 from subjects import Pictures, Subject
 
 from dtir_export.graphs import GeneratorGraph, RecognizerGraph, export_graph
 from dtir_sdk import Recognizer, Transfer
 from dtir_sdk.bundle import Bundle
-from dtir_sdk.engines import choose, load, load_chain
+from dtir_sdk.engines import EngineInfo, choose, load, load_chain
 from dtir_sdk.engines.openvino import capabilities
 from dtir_sdk.graphs import bundle_graph
 
@@ -41,20 +42,35 @@ class Peer:
         precision: that most of it computes in.
         transfer: from faces to cartoons, both uint8 [N, S, S, 3] RGB in host memory.
         both: from faces to cartoons and float32 [N, K], the probabilities.
+        bundle: whose graphs ran; None for a library that takes no bundle.
     """
 
     name: str
     precision: Arithmetic
     transfer: Callable[[Pictures], Pictures]
     both: Callable[[Pictures], tuple[Pictures, Probabilities]]
+    bundle: Bundle | None = None
 
 
-def _peer(name: str, precision: Arithmetic, transfer: Step, recognize: Step) -> Peer:
+def _peer(
+    name: str,
+    precision: Arithmetic,
+    transfer: Step,
+    recognize: Step,
+    bundle: Bundle | None = None,
+) -> Peer:
     def both(faces: Pictures) -> tuple[Pictures, Probabilities]:
         cartoons = transfer(faces)
         return cartoons, recognize(cartoons)
 
-    return Peer(name, precision, transfer, both)
+    return Peer(name, precision, transfer, both, bundle)
+
+
+def _arithmetic(bundle: Bundle, info: EngineInfo) -> Arithmetic:
+    if bundle.manifest.files["transfer"].precision == "int8":
+        return "int8"
+    # Words for the user follow, such as `, tf32 allowed`.
+    return _ARITHMETIC[info.precision.replace(",", " ").split()[0]]
 
 
 def sdk_peer(
@@ -80,11 +96,10 @@ def sdk_peer(
         recognitions = recognizer.batch(cartoons)
         return np.array([[*one.probabilities.values()] for one in recognitions], np.float32)
 
-    computed = transfer.engine.precision.partition(",")[0]
-    stored = bundle.manifest.files["transfer"].precision
-    arithmetic = "int8" if stored == "int8" else _ARITHMETIC[computed]
     set_to = ", ".join(part for part in (name, transfer.engine.precision) if part)
-    return _peer(f"dtir, {set_to}", arithmetic, transfer, recognize)
+    # Of a bundle that holds INT8 too, it took what suits the CPU.
+    ran = transfer.bundle
+    return _peer(f"dtir, {set_to}", _arithmetic(ran, transfer.engine), transfer, recognize, ran)
 
 
 def sdk_engine_peer(
@@ -93,6 +108,7 @@ def sdk_engine_peer(
     *,
     device: Literal["cpu", "cuda"],
     mode: Literal["latency", "throughput"],
+    name: str = "",
 ) -> Peer:
     """The SDK's engines, both graphs chained: on a card without a detour through the host.
 
@@ -101,6 +117,7 @@ def sdk_engine_peer(
         stack: closes them.
         device: where to compute.
         mode: of the engines.
+        name: what to call the bundle; nothing for the subject's own.
 
     Raises:
         DtirError: the bundle or the device cannot be used.
@@ -115,9 +132,9 @@ def sdk_engine_peer(
         chained = chain.infer(faces)
         return chained.first, chained.second
 
-    computed = transfer.info.precision.partition(",")[0]
-    name = f"dtir, {transfer.info.engine} {transfer.info.precision}, {mode}"
-    return Peer(name, _ARITHMETIC[computed], transfer.infer, both)
+    info = transfer.info
+    set_to = ", ".join(part for part in (name, f"{info.engine} {info.precision}", mode) if part)
+    return Peer(f"dtir, {set_to}", _arithmetic(bundle, info), transfer.infer, both, bundle)
 
 
 def torch_peer(
@@ -175,7 +192,12 @@ def onnxruntime_peer(subject: Subject, device: Literal["cpu", "cuda"] = "cpu") -
     Args:
         subject: whose FP32 graphs.
         device: where to compute.
+
+    Raises:
+        DtirError: it cannot be had, or does not start there.
     """
+    # Says what is missing, where something is.
+    choose("onnxruntime", device)
     import onnxruntime
 
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
@@ -183,7 +205,7 @@ def onnxruntime_peer(subject: Subject, device: Literal["cpu", "cuda"] = "cpu") -
     def step(data: bytes) -> Step:
         session = onnxruntime.InferenceSession(data, providers=[provider])
         if session.get_providers()[0] != provider:
-            raise RuntimeError(f"ONNX Runtime did not start {provider}")
+            raise PeerError(f"ONNX Runtime, plain, did not start {provider}")
         name = session.get_inputs()[0].name
 
         def run(batch: NDArray[Any]) -> NDArray[Any]:
@@ -223,7 +245,8 @@ def openvino_peer(subject: Subject, name: str, options: dict[str, str]) -> Peer:
         return run
 
     hint = compiled[0].get_property("INFERENCE_PRECISION_HINT").to_string()
-    return _peer(f"OpenVINO, {name}", _ARITHMETIC[hint], *map(step, compiled))
+    transfer, recognize = map(step, compiled)
+    return _peer(f"OpenVINO, {name}", _ARITHMETIC[hint], transfer, recognize)
 
 
 def tensorrt_peer(subject: Subject, count: int, stack: ExitStack) -> Peer:
@@ -233,7 +256,12 @@ def tensorrt_peer(subject: Subject, count: int, stack: ExitStack) -> Peer:
         subject: whose networks; FP16 graphs are made of them.
         count: N.
         stack: closes it.
+
+    Raises:
+        EngineError: TensorRT cannot be had.
     """
+    # Says what is missing, where something is.
+    choose("tensorrt", "cuda")
     from polygraphy.backend.trt import (
         CreateConfig,
         EngineFromNetwork,
@@ -309,5 +337,8 @@ def cuda_peers(
         torch_peer(subject, device="cuda", half=True, compiled=True),
         onnxruntime_peer(subject, "cuda"),
         tensorrt_peer(subject, count, stack),
-        *(sdk_engine_peer(bundle, stack, device="cuda", mode="latency") for _, bundle in bundles),
+        *(
+            sdk_engine_peer(bundle, stack, device="cuda", mode="latency", name=name)
+            for name, bundle in bundles
+        ),
     ]

@@ -22,8 +22,8 @@ _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rt
 def surroundings() -> dict[str, object]:
     """Returns the peers' versions, the card, and how busy the machine is; call it at the start.
 
-    `load` is how many threads were running or waiting on average over the last minute: above a
-    tenth of the cores, other work was in the way.
+    `load` is how many threads were running or waiting on average over the last minute. Above a
+    tenth of the cores, other work may be in the way, or a benchmark has just ended.
     """
     return {"peers": versions_of(_PACKAGES), "card": _card(), "load": os.getloadavg()[0]}
 

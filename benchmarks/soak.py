@@ -36,6 +36,7 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import tyro
+from command import one_line_errors
 from conditions import write_report
 from numpy.typing import NDArray
 from synthetic import Motion, Scene, sample_cutout
@@ -412,4 +413,5 @@ def main(arguments: Arguments) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Arguments)))
+    with one_line_errors():
+        sys.exit(main(tyro.cli(Arguments)))

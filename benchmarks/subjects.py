@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from portrait import portrait_crops
 
 from dtir_export.graphs import export_graphs
 from dtir_export.onnx_graph import read_graph
@@ -18,9 +19,6 @@ from dtir_export.pictures import PictureSources
 from dtir_export.progress import Narrator
 from dtir_export.quantization import calibrate, layers, quantize
 from dtir_sdk.bundle import Bundle, FilePrecision, ModelName, write_bundle
-from dtir_sdk.faces import FaceFinder, alignment, crop_face
-from dtir_sdk.pictures import read_picture, swap_colors
-from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.channel import from_bytes
 from dtir_train.checkpoint import TrainedNetworks, load_trained
@@ -168,18 +166,4 @@ def face_crops(source: Path | None, size: int, count: int) -> Pictures:
     if source is not None:
         found = PictureSources((str(source),), size, align=True, seed=None).take(count).pictures
         return np.resize(found, (count, size, size, 3))
-    portrait = read_picture(SAMPLE_PORTRAIT)
-    transform = alignment(FaceFinder().find(portrait)[0].landmarks, size)
-    crops = [crop_face(portrait, _shifted(transform, shift), size) for shift in _shifts(count)]
-    return swap_colors(np.stack(crops))
-
-
-def _shifts(count: int) -> Sequence[tuple[float, float]]:
-    random = np.random.default_rng(0)
-    return [(float(x), float(y)) for x, y in random.uniform(-6, 6, (count, 2))]
-
-
-def _shifted(transform: NDArray[np.float64], by: tuple[float, float]) -> NDArray[np.float64]:
-    moved = transform.copy()
-    moved[:, 2] += by
-    return moved
+    return portrait_crops(size, count)

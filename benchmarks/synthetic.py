@@ -134,10 +134,10 @@ def read_cutouts(source: Path, count: int, *, seed: int = 0, split: str = "test"
     Raises:
         DataError: the table is not there, or holds fewer people with landmarks.
     """
-    root = zipfile.Path(source) if source.suffix == ".zip" else source
     try:
+        root = zipfile.Path(source) if source.suffix == ".zip" else source
         rows = list(csv.DictReader((root / "labels.csv").read_text().splitlines()))
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{source} holds no labels.csv that can be read") from error
     rows = [row for row in rows if row.get("split") == split and row.get("leye_x")]
     if len(rows) < count:

@@ -14,7 +14,6 @@ Writes training.json and training.md.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -151,7 +150,7 @@ class FirstLoop:
         for source in (*secret, *target):
             if source.path.is_file():
                 raise ConfigurationError(
-                    f"{source.path}: the first loop reads files: unpack the zip, and name the folder"
+                    f"{source.path}: the first loop reads files: unpack it, and name the folder"
                 )
         self._secret, self._target = (
             _batches(sources, labels, sizes.image_size, recipe.batch_size, workers)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ceiling import Product, ceilings, products
 from interleaved import measure
+
+from dtir_sdk.errors import EngineError
 
 
 def timed(milliseconds: float) -> dict[str, np.ndarray]:
@@ -38,3 +41,9 @@ def test_products_of_a_cpu():
         {product.name: {"product": product.run} for product in made}, rounds=1, seconds=9
     )
     assert all(ceiling.gmacs > 0 for ceiling in ceilings(made, times).values())
+
+
+def test_a_card_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineError, match=r"sees no NVIDIA GPU: leave out --device cuda"):
+        products("cuda")

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from interleaved import measure, spread
 
+from dtir_sdk.errors import ConfigurationError
+
 
 def test_every_call_is_measured_in_every_round():
     calls: list[str] = []
@@ -33,6 +35,12 @@ def test_the_order_changes_from_round_to_round():
 def test_out_of_time_three_rounds_are_done():
     times = measure({"one": {"call": list}}, rounds=100, seconds=0, repeats=2)
     assert times["one"]["call"].shape == (6,)
+
+
+@pytest.mark.parametrize("given", [{"rounds": 0}, {"rounds": 1, "repeats": 0}])
+def test_nothing_measured_is_refused(given):
+    with pytest.raises(ConfigurationError, match="is 0: it must be 1 or more"):
+        measure({"one": {"call": lambda: pytest.fail("it ran")}}, seconds=9, **given)
 
 
 def test_milliseconds():

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import overhead
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from overhead import Gauge, growths, slope
+from overhead import Arguments, Gauge, growths, main, slope
+
+from dtir_sdk.errors import ConfigurationError, EngineError
 
 
 @given(per_frame=st.floats(0, 1e4), every=st.integers(1, 500), start=st.integers(0, 10**9))
@@ -47,3 +50,15 @@ def test_growths_sees_a_leak_of_what_is_measured():
 
     (found,) = growths(step, [gauge(memory, 256)], 2000, leak=False)
     assert found.grew
+
+
+def test_mistakes_are_found_before_anything_is_measured(monkeypatch):
+    def choose(device: str) -> None:
+        raise EngineError(f"no {device} here")
+
+    monkeypatch.setattr(overhead, "choose", choose)
+    monkeypatch.setattr(overhead, "overheads", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(EngineError, match="no cuda here"):
+        main(Arguments(device="cuda"))
+    with pytest.raises(ConfigurationError, match="frames is 10: it must be 1000 or more"):
+        main(Arguments(frames=10))

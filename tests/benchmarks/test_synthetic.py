@@ -77,6 +77,10 @@ def test_too_few_people(folder):
 def test_no_table(tmp_path):
     with pytest.raises(DataError, match=r"no labels\.csv"):
         read_cutouts(tmp_path, 1)
+    (tmp_path / "broken.zip").write_bytes(b"no zip")
+    for name in ("missing.zip", "broken.zip"):
+        with pytest.raises(DataError, match=rf"{name} holds no labels\.csv"):
+            read_cutouts(tmp_path / name, 1)
 
 
 def test_the_face_is_where_the_scene_says(person):

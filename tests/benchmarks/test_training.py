@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from interleaved import Spread
-from training import COMPILED, NAIVE, OURS, Row, compare, draw_pictures, lines
+from training import COMPILED, NAIVE, OURS, Arguments, Row, compare, draw_pictures, lines, main
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.configuration import PRESETS
@@ -27,6 +27,12 @@ def test_drawings_are_sources(tmp_path):
     secret, target = draw_pictures(tmp_path, 32)
     assert {entry.label for entry in open_source(secret, "male").entries} == {"0", "1"}
     assert len(open_source(secret, None).entries) == len(open_source(target, None).entries) == 256
+
+
+@pytest.mark.parametrize("name", ["rounds", "steps"])
+def test_nothing_measured_is_refused(name):
+    with pytest.raises(ConfigurationError, match=f"{name} is 0: it must be 1 or more"):
+        main(Arguments(**{name: 0}))
 
 
 def test_the_first_loop_refuses_a_loss_that_it_has_not(tmp_path):
