@@ -93,7 +93,7 @@ def _default(networks: TrainedNetworks) -> ModelCard:
     size = networks.configuration.networks.image_size
     return ModelCard(
         attribute=data.attribute,
-        training_data=tuple(dict.fromkeys(_trained_on(networks.configuration))),
+        training_data=tuple(_trained_on(networks.configuration, set())),
         intended_use=(
             f"To recognise `{data.attribute}` ({', '.join(networks.labels[:10])}"
             f"{', ...' if len(networks.labels) > 10 else ''}) from transferred pictures of "
@@ -109,27 +109,39 @@ def _default(networks: TrainedNetworks) -> ModelCard:
     )
 
 
-def _trained_on(configuration: Configuration) -> Iterator[TrainingData]:
-    """A run's own pictures, and those of the systems that it started or learned from."""
+def _trained_on(configuration: Configuration, told: set[Path]) -> Iterator[TrainingData]:
+    """A run's own pictures, and those of the systems that it started or learned from.
+
+    Args:
+        configuration: of the run.
+        told: where pictures and systems lie that are told of already; what is told of is added.
+    """
     data = configuration.data
     domains: dict[str, Domain] = dict.fromkeys(data.secret, "secret")
     for source in data.target:
         domains.setdefault(source, "target")
     for source, domain in domains.items():
-        yield _described(source, domain, data.limit)
-    for path in (configuration.start_from, configuration.teacher):
-        if path is not None:
-            yield from _trained_on_before(Path(path))
+        if _is_new(Path(source), told):
+            yield _described(source, domain, data.limit)
+    for system in (configuration.start_from, configuration.teacher):
+        if system is not None and _is_new(Path(system), told):
+            yield from _trained_on_before(Path(system), told)
 
 
-def _trained_on_before(path: Path) -> Iterator[TrainingData]:
+def _is_new(path: Path, told: set[Path]) -> bool:
+    new = path.resolve() not in told
+    told.add(path.resolve())
+    return new
+
+
+def _trained_on_before(path: Path, told: set[Path]) -> Iterator[TrainingData]:
     try:
         if is_bundle(path):
             yield from Bundle.open(path).manifest.training_data
         elif (path / CONFIGURATION_NAME).is_file():
-            yield from _trained_on(read_configuration(path))
+            yield from _trained_on(read_configuration(path), told)
         else:
-            yield from _trained_on(load_checkpoint(path).configuration)
+            yield from _trained_on(load_checkpoint(path).configuration, told)
     except DtirError:
         # It may have been trained on another machine.
         yield TrainingData(f"what {path.name} was trained on (not known)", _NOT_STATED, 0)

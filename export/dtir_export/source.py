@@ -67,6 +67,8 @@ def _reads_photos(path: Path) -> bool:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     except (OSError, ValueError, OverflowError, MemoryError):
         return False
+    if not isinstance(header, dict):
+        return False
     names = set(header) - {"__metadata__"}
     return bool(names) and all(name.startswith("recognizer/") for name in names)
 

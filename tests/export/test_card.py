@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from dtir_export.card import model_card, read_object
-from dtir_sdk.bundle import TrainingData
+from dtir_sdk.bundle import Bundle, TrainingData, default_folder
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.checkpoint import TrainedNetworks
+from dtir_train.configuration import Configuration, Data
 from dtir_train.datasets.sources import open_source
+from dtir_train.run_folder import write_configuration
 
 
 def test_default_is_what_the_run_tells(networks: TrainedNetworks) -> None:
@@ -42,6 +44,48 @@ def test_default_counts_pictures_and_hides_folders(
     assert gone.name == "people (number of pictures not known)"
     assert drawn.licence == "none needed"
     assert str(tmp_path) not in str(card)
+
+
+def write_run(folder: Path, configuration: Configuration) -> Path:
+    write_configuration(folder, configuration)
+    return folder
+
+
+def test_default_tells_what_it_started_and_learned_from_saw(
+    networks: TrainedNetworks, tmp_path: Path
+) -> None:
+    own = networks.configuration
+    before = write_run(
+        tmp_path / "before",
+        dataclasses.replace(own, data=Data(("/gone/old",), ("/gone/drawings",))),
+    )
+    configuration = dataclasses.replace(
+        own,
+        data=Data(("/gone/new",), ("/gone/drawings",)),
+        start_from=str(before),
+        teacher=str(default_folder()),
+    )
+    card = model_card(dataclasses.replace(networks, configuration=configuration), None)
+    names = [data.name.partition(" (")[0] for data in card.training_data]
+    bundled = Bundle.open().manifest.training_data
+    assert names[:3] == ["new", "drawings", "old"]
+    assert card.training_data[3:] == bundled
+    missing = dataclasses.replace(configuration, start_from="/gone/run", teacher=None)
+    card = model_card(dataclasses.replace(networks, configuration=missing), None)
+    assert card.training_data[-1].name == "what run was trained on (not known)"
+    assert "/gone" not in str(card)
+
+
+def test_runs_that_start_from_each_other_are_told_once(
+    networks: TrainedNetworks, tmp_path: Path
+) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, start in ((one, other), (other, one)):
+        data = Data((str(tmp_path / folder.name / "faces"),), ("generated",))
+        own = dataclasses.replace(networks.configuration, data=data, start_from=str(start))
+        write_run(folder, own)
+    card = model_card(dataclasses.replace(networks, configuration=own), None)
+    assert len(card.training_data) == 3, "faces of either, which are not the same, and drawings"
 
 
 def test_file_overrides_what_it_names(networks: TrainedNetworks, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -47,8 +48,17 @@ def test_a_recognizer_of_photos_is_no_run_to_export(tmp_path: Path) -> None:
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=200))
-def test_whatever_lies_there_is_left_to_the_export(tmp_path_factory, content: bytes) -> None:
+@given(
+    st.binary(max_size=50)
+    | st.recursive(
+        st.none() | st.integers() | st.text(max_size=9) | st.just("__metadata__"),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner),
+        max_leaves=5,
+    ).map(lambda value: len(text := json.dumps(value).encode()).to_bytes(8, "little") + text)
+)
+def test_whatever_lies_there_is_left_to_the_export(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.mktemp("runs") / "run" / "checkpoint.safetensors"
     make(path).write_bytes(content)
     assert find_source(None, path.parent.parent).path == path

@@ -7,8 +7,9 @@ import torch
 
 from dtir_sdk.errors import TrainingError
 from dtir_train.classifier import predict, train_classifier
-from dtir_train.configuration import Networks
+from dtir_train.configuration import PRESETS, Networks
 from dtir_train.networks import Recognizer
+from dtir_train.unfinished import Unfinished
 
 # Not narrower: on CPUs with AVX2 alone oneDNN overruns memory in the backward pass of a 1x1
 # convolution of stride 2 with fewer than 8 inputs.
@@ -45,12 +46,14 @@ def test_the_same_seed_gives_the_same_classifier():
     assert not torch.equal(one.fc.weight, other.fc.weight)
 
 
-def test_weights_that_are_not_finite_are_no_classifier():
+def test_weights_that_are_not_finite_are_no_classifier(tmp_path):
     def endless(network: Recognizer, pictures: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         return network(pictures).sum() * math.inf
 
+    kept = Unfinished(tmp_path / "kept", PRESETS["tiny"], ("a", "b"), "")
     with pytest.raises(TrainingError, match="training: the weights are not finite after 4 steps"):
-        train(4, loss=endless)
+        train(4, loss=endless, unfinished=kept)
+    assert kept.load() is None
 
 
 @pytest.mark.parametrize("count", [1, 64, 65, 130])

@@ -332,3 +332,9 @@ def test_a_batch_too_small_for_batch_normalisation_is_refused():
     with pytest.raises(ConfigurationError, match="take 2 pictures or more"):
         Configuration(Networks(image_size=32), recipe=Recipe(batch_size=1))
     Configuration(Networks(image_size=64), recipe=Recipe(batch_size=1))
+
+
+@pytest.mark.parametrize("sources", [{"secret": ("",)}, {"target": ("cartoons", "")}])
+def test_an_empty_name_is_not_the_folder_one_is_in(sources):
+    with pytest.raises(ConfigurationError, match="a source has no name"):
+        Data(**sources)

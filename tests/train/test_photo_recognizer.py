@@ -16,6 +16,7 @@ from dtir_train.cli import main
 from dtir_train.configuration import PRESETS, Data
 from dtir_train.datasets import load_secret
 from dtir_train.datasets.batches import photos_of
+from dtir_train.evaluation.identities import load_people
 from dtir_train.photo_recognizer import fit_recognizer
 from dtir_train.run_folder import write_configuration
 
@@ -132,6 +133,18 @@ def test_a_folder_that_holds_a_checkpoint_is_refused(people, tmp_path, capsys):
     assert left.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{tmp_path} holds a checkpoint already: name another folder" in line
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == b"hours of training"
+
+
+def test_what_another_process_trained_meanwhile_is_not_overwritten(people, tmp_path, monkeypatch):
+    def load(*arguments):
+        loaded = load_people(*arguments)
+        (tmp_path / CHECKPOINT_NAME).write_bytes(b"hours of training")
+        return loaded
+
+    monkeypatch.setattr("dtir_train.photo_recognizer.load_people", load)
+    with pytest.raises(ConfigurationError, match="holds a checkpoint already"):
+        fit(people, tmp_path)
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == b"hours of training"
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from pathlib import Path
 
 import cv2
@@ -67,6 +68,16 @@ def test_a_folder_is_one_process_alone(tmp_path):
         with held(tmp_path / "another"):
             pass
     with held(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_trained_on_all_the_same(tmp_path, monkeypatch, number):
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with held(tmp_path / "run"), held(tmp_path / "run"):
         pass
 
 

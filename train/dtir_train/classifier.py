@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from lightning_fabric import Fabric
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dtir_sdk.errors import TrainingError
@@ -112,7 +112,10 @@ def train_classifier(
             fabric.backward(wrong)
             optimizer.step()
             averaged.update_parameters(plain)
-            if unfinished is not None and ((step + 1) % _KEPT_EVERY == 0 or step + 1 == steps):
+            if (step + 1) % _KEPT_EVERY and step + 1 < steps:
+                continue
+            _check_finite(averaged.module, task, step + 1)
+            if unfinished is not None:
                 tensors = {
                     "recognizer": plain.state_dict(),
                     "averaged/recognizer": averaged.module.state_dict(),
@@ -121,9 +124,15 @@ def train_classifier(
                 unfinished.save(step + 1, tensors)
     trained = averaged.module
     assert isinstance(trained, Recognizer)
-    if not all(bool(torch.isfinite(value).all()) for value in trained.state_dict().values()):
-        raise TrainingError(f"{task}: the weights are not finite after {steps} steps")
     return trained.eval().requires_grad_(False)
+
+
+def _check_finite(network: nn.Module, task: str, step: int) -> None:
+    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+        raise TrainingError(
+            f"{task}: the weights are not finite after {step} steps: give another folder and "
+            "another --seed"
+        )
 
 
 def batches_of(

@@ -12,8 +12,8 @@ from dtir_train.ending import FAILED, INTERRUPTED, tells
 _GOES_ON = {
     "fit": "; go on with `dtir-train resume RUN`",
     "resume": "; go on with `dtir-train resume RUN`",
-    "fit-recognizer": "; the same command goes on",
-    "relabel": "; the same command goes on",
+    "fit-recognizer": "; the same command goes on, unless its checkpoint is there already",
+    "relabel": "; the same command goes on, unless its checkpoint is there already",
 }
 
 

@@ -112,6 +112,8 @@ class Data:
     def __post_init__(self) -> None:
         if not self.secret or not self.target:
             raise ConfigurationError("both domains need at least one source of pictures")
+        if not all((*self.secret, *self.target)):
+            raise ConfigurationError("a source has no name: name a folder or a zip of pictures")
         for name, most in (
             ("validation", 0.5),
             ("jitter", 0.5),

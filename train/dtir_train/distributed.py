@@ -240,18 +240,16 @@ def _end_with(parent: int) -> None:
 def _parting() -> Iterator[None]:
     """Ends torch's own threads once nothing waits for another process any more.
 
-    One that still holds tensors while Python ends aborts the process. Where another process is
-    lost they may wait for it, and are left alone.
+    One of gloo's that still holds tensors while Python ends aborts the process. Where another
+    process is lost they may wait for it, and are left alone; and so are NCCL's on an error, which
+    may be this process's alone: the others never come.
     """
     try:
         yield
     except (DtirError, KeyboardInterrupt):
-        _part()
+        if distributed.is_initialized() and distributed.get_backend() == "gloo":
+            distributed.destroy_process_group()
         raise
-    _part()
-
-
-def _part() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

@@ -73,6 +73,7 @@ def fit_recognizer(
         ConfigurationError: where the folder holds a checkpoint or a run, or an option does not fit.
         DataError: where the data cannot be used.
         OutputError: where the folder cannot be written.
+        TrainingError: where the weights are not finite any more.
     """
     refuse_used(run)
     check_passes("epochs", epochs)
@@ -85,6 +86,8 @@ def fit_recognizer(
         Data(labels=labels, align=align, limit=limit), training, networks.image_size
     )
     with held(run):
+        # Another process may have trained there while pictures were loaded.
+        refuse_used(run)
         network = train_on_photos(pictures, training, networks, seed, run)
         configuration = Configuration(networks, pictures.data, Recipe(epochs=epochs), seed)
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}

@@ -74,6 +74,7 @@ def relabel(
             teacher, does not fit the system.
         DataError: where the data cannot be used.
         OutputError: where the folder cannot be written.
+        TrainingError: where the weights are not finite any more.
     """
     refuse_used(run)
     taught = load_recognizer(teacher)
@@ -109,6 +110,8 @@ def relabel(
     unfinished = Unfinished(run / _UNFINISHED_NAME, configuration, taught.labels, digest)
     batch, steps = batches_of(photos, data, epochs, seed, recipe.batch_size)
     with held(run), open_system(path) as opened:
+        # Another process may have trained there while pictures were loaded.
+        refuse_used(run)
         pairs = paired_batches(opened, batch)
         recognizer = teach_recognizer(
             taught.network.to(best_device()),

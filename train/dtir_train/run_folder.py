@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from dtir_sdk.errors import ConfigurationError, OutputError
 from dtir_train.channel import to_bytes
 from dtir_train.configuration import Configuration
 
+if sys.platform != "win32":
+    import fcntl
+
 CONFIGURATION_NAME = "configuration.json"
 METRICS_NAME = "metrics.csv"
 _LOCK_NAME = ".lock"
+# What a disk says that knows no locks.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
 
 
 def write_configuration(folder: Path, configuration: Configuration) -> None:
@@ -59,30 +65,33 @@ def read_configuration(folder: Path) -> Configuration:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keeps a run's folder from a second process that would train into it; freed at any end.
+    """Keeps a run's folder, which is made, from a second process that would train into it.
 
-    On a disk that knows no locks nothing keeps it.
+    The system frees it at any end of the process. On Windows, and on a disk that knows no locks,
+    nothing keeps it.
 
     Raises:
         ConfigurationError: where another process trains there.
         OutputError: where the folder cannot be written.
     """
-    lock = FileLock(folder / _LOCK_NAME, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # NotImplementedError says that the disk has no locks.
-        with suppress(NotImplementedError):
-            lock.acquire()
-    except Timeout as error:
-        raise ConfigurationError(
-            f"{folder}: another dtir-train is training there: let it end, or name another folder"
-        ) from error
+        lock = (folder / _LOCK_NAME).open("a")
     except OSError as error:
         raise OutputError(f"{folder}: could not be written ({error})") from error
-    try:
+    with lock:
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(
+                f"{folder}: another dtir-train is training there: let it end, or name another "
+                "folder"
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise OutputError(f"{folder}: could not be locked ({error})") from error
         yield
-    finally:
-        lock.release()
 
 
 class MetricsFile:

@@ -269,6 +269,18 @@ def test_a_folder_a_person_keeps_its_test_pictures_without_labels(tmp_path):
     assert 10 <= sum(entry.split == "test" for entry in target) <= 60
 
 
+def test_folders_may_be_links(tmp_path):
+    folder_a_person(tmp_path / "kept", {"Ann": 20, "Bob": 20})
+    (tmp_path / "linked").mkdir()
+    for name in ("Ann", "Bob"):
+        (tmp_path / "linked" / name).symlink_to(tmp_path / "kept" / name)
+    (tmp_path / "kept" / "Ann" / "up").symlink_to(tmp_path / "linked")
+    splits = {entry.name: entry.split for entry in open_source(tmp_path / "linked", "who").entries}
+    without = {entry.name: entry.split for entry in open_source(tmp_path / "linked", None).entries}
+    assert len(splits) == 40
+    assert without == splits
+
+
 @pytest.mark.parametrize("attribute", ["identity", None])
 def test_pictures_added_later_change_no_others_split(tmp_path, attribute):
     folder_a_person(tmp_path, {"Ann": 50, "Bob": 50})

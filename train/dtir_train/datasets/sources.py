@@ -20,6 +20,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -238,8 +239,17 @@ def _folder_a_class(path: Path) -> list[Entry]:
 
 
 def _pictures(path: Path, domain: Domain) -> list[Entry]:
-    names = sorted(str(file.relative_to(path)) for file in path.rglob("*"))
-    return _unlabelled(names, domain)
+    return _unlabelled(sorted(_files_below(path)), domain)
+
+
+def _files_below(path: Path) -> Iterator[str]:
+    """Names of all files, with `/` on every system; a folder is read once, whatever links to it."""
+    read: set[str] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        read.add(os.path.realpath(folder))
+        folders[:] = [one for one in folders if os.path.realpath(Path(folder) / one) not in read]
+        for file in files:
+            yield (Path(folder) / file).relative_to(path).as_posix()
 
 
 def _unlabelled(names: Sequence[str], domain: Domain = "target") -> list[Entry]:
