@@ -31,10 +31,12 @@ class PictureFolder(Sink):
 
     def __init__(self, pattern: Path) -> None:
         if len(_NUMBER.findall(pattern.name)) != 1:
-            raise ConfigurationError(f"{pattern} must hold one number, such as frames/%06d.png")
+            raise ConfigurationError(
+                f"{str(pattern)!r} must hold one number, such as frames/%06d.png"
+            )
         if pattern.suffix.lower() not in SUFFIXES:
             raise ConfigurationError(
-                f"{pattern} must end in a picture's suffix, such as .png or .jpg"
+                f"{str(pattern)!r} must end in a picture's suffix, such as .png or .jpg"
             )
         self._folder = pattern.parent
         self._name = pattern.name

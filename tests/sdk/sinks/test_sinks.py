@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dtir_sdk.errors import ConfigurationError, DtirError, OutputError
@@ -62,6 +62,7 @@ def test_no_web_address(target):
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="/\\"), max_size=12))
+@example("%\n")
 def test_any_other_text_is_told_in_one_line(text):
     """Nothing is opened or made by a name without a suffix that says what it is."""
     target = f"nothing/{text}.xyz"
