@@ -129,8 +129,9 @@ def _trained_on(configuration: Configuration, told: set[Path]) -> Iterator[Train
 
 
 def _is_new(path: Path, told: set[Path]) -> bool:
-    new = path.resolve() not in told
-    told.add(path.resolve())
+    path = path.resolve()
+    new = path not in told
+    told.add(path)
     return new
 
 

@@ -206,6 +206,11 @@ def tensors_sha256(tensors: Mapping[str, Tensor], before: bytes = b"") -> str:
     return digest.hexdigest()
 
 
+def all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a training can go on from tensors: no infinities, no NaN."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+
+
 def reads_photos(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint holds a recognizer of photos alone, not a system."""
     return set(checkpoint.tensors) == {"recognizer"}

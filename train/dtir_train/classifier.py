@@ -8,13 +8,14 @@ from typing import cast
 import torch
 from lightning_fabric import Fabric
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from dtir_sdk.errors import TrainingError
 from dtir_train.arithmetic import arithmetic, best_device
 from dtir_train.averaging import averaged_copy
 from dtir_train.building import build_recognizer
+from dtir_train.checkpoint import all_finite
 from dtir_train.configuration import Data, Networks
 from dtir_train.datasets import Batches, Pictures
 from dtir_train.networks import Recognizer, initialise
@@ -114,7 +115,11 @@ def train_classifier(
             averaged.update_parameters(plain)
             if (step + 1) % _KEPT_EVERY and step + 1 < steps:
                 continue
-            _check_finite(averaged.module, task, step + 1)
+            if not all_finite(averaged.module.state_dict()):
+                raise TrainingError(
+                    f"{task}: the weights are not finite after {step + 1} steps: give another "
+                    "folder and another --seed"
+                )
             if unfinished is not None:
                 tensors = {
                     "recognizer": plain.state_dict(),
@@ -125,14 +130,6 @@ def train_classifier(
     trained = averaged.module
     assert isinstance(trained, Recognizer)
     return trained.eval().requires_grad_(False)
-
-
-def _check_finite(network: nn.Module, task: str, step: int) -> None:
-    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
-        raise TrainingError(
-            f"{task}: the weights are not finite after {step} steps: give another folder and "
-            "another --seed"
-        )
 
 
 def batches_of(

@@ -25,12 +25,12 @@ from dtir_train.configuration import (
 from dtir_train.evaluation.arrays import as_tensor, bgr
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.identities import (
-    UNFINISHED_NAMES,
     IdentityTraining,
     load_people,
     train_on_photos,
 )
 from dtir_train.run_folder import held
+from dtir_train.unfinished import remove_unfinished
 
 
 def fit_recognizer(
@@ -94,7 +94,6 @@ def fit_recognizer(
         labels, test = pictures.train.label_names, pictures.test
         checkpoint = Checkpoint(configuration, labels, 0, {"recognizer": weights})
         save_checkpoint(checkpoint, run / CHECKPOINT_NAME)
-        for name in UNFINISHED_NAMES:
-            (run / name).unlink(missing_ok=True)
+        remove_unfinished(run)
     right = predict(network, as_tensor(bgr(test))).numpy() == test.labels
     print(f"{run}: {right.mean():.2%} of {len(test)} test photos, {len(labels)} labels")

@@ -27,10 +27,9 @@ from dtir_train.distillation import with_teacher_hash
 from dtir_train.evaluation.systems import open_system, paired_batches
 from dtir_train.run_folder import held
 from dtir_train.teaching import teach_recognizer
-from dtir_train.unfinished import Unfinished
+from dtir_train.unfinished import TRAINING_NAME, Unfinished, remove_unfinished
 
 _TASK = "learning from photos"
-_UNFINISHED_NAME = "unfinished.safetensors"
 
 
 def relabel(
@@ -107,7 +106,7 @@ def relabel(
     )
     photos = load_unlabelled(data, networks.image_size, "train")
     digest = tensors_sha256(kept.transfer.state_dict(), pictures_sha256(photos).encode())
-    unfinished = Unfinished(run / _UNFINISHED_NAME, configuration, taught.labels, digest)
+    unfinished = Unfinished(run / TRAINING_NAME, configuration, taught.labels, digest)
     batch, steps = batches_of(photos, data, epochs, seed, recipe.batch_size)
     with held(run), open_system(path) as opened:
         # Another process may have trained there while pictures were loaded.
@@ -126,6 +125,6 @@ def relabel(
         tensors = {name: network.state_dict() for name, network in trained.items()}
         checkpoint = Checkpoint(configuration, taught.labels, steps, tensors)
         save_checkpoint(checkpoint, run / CHECKPOINT_NAME)
-        unfinished.remove()
+        remove_unfinished(run)
     count = len(taught.labels)
     print(f"{run}: {count} labels of `{data.attribute}` read from the cartoons of {path}")

@@ -32,6 +32,7 @@ from dtir_train.bundled_networks import bundled_checkpoint, is_bundle
 from dtir_train.channel import send
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
+    all_finite,
     load_checkpoint,
     reads_photos,
     save_checkpoint,
@@ -411,7 +412,7 @@ def _save(system: System, checkpoint: Path, pictures: str) -> None:
     """Saves a checkpoint, but never one that could not go on: a loss is from before its update."""
     state = system.state()
     for group, tensors in state.tensors.items():
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        if not all_finite(tensors):
             raise TrainingError(
                 f"{group} is not finite after step {state.step}; {_kept(checkpoint)}: "
                 "lower the learning rate"

@@ -12,6 +12,9 @@ from dtir_sdk.errors import ConfigurationError
 from dtir_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dtir_train.configuration import Configuration
 
+# The two parts of a training: what is learned first, if anything, and what it is for.
+PRETRAINING_NAME, TRAINING_NAME = "unfinished-pretraining.safetensors", "unfinished.safetensors"
+
 
 @dataclass(frozen=True)
 class Unfinished:
@@ -56,6 +59,8 @@ class Unfinished:
         checkpoint = Checkpoint(self.configuration, self.labels, step, tensors, self.pictures)
         save_checkpoint(checkpoint, self.path)
 
-    def remove(self) -> None:
-        """Removes the file, once what was trained is where it belongs."""
-        self.path.unlink(missing_ok=True)
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what was kept in a folder, once what was trained is where it belongs."""
+    for name in (PRETRAINING_NAME, TRAINING_NAME):
+        (folder / name).unlink(missing_ok=True)

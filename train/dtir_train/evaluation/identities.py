@@ -28,13 +28,11 @@ from dtir_train.evaluation.subject import flags_of, names_of
 from dtir_train.evaluation.systems import TrainedSystem, paired_batches, transferred_batches
 from dtir_train.networks import Recognizer
 from dtir_train.teaching import teach_recognizer
-from dtir_train.unfinished import Unfinished
+from dtir_train.unfinished import PRETRAINING_NAME, TRAINING_NAME, Unfinished
 
 # Pictures of a person are few: labels are believed a little less, shifts are larger.
 _SMOOTHING, _JITTER = 0.1, 0.1
 _LEARNING_RATE = 5e-4
-# What a training that is kept while it lasts leaves in its folder, of each of its two parts.
-UNFINISHED_NAMES = "unfinished-pretraining.safetensors", "unfinished.safetensors"
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ def train_on_photos(
         training: of the network.
         networks: gives backbone and width.
         seed: of its weights and batches.
-        folder: to keep the training in while it lasts (`UNFINISHED_NAMES`), so that one that was
+        folder: to keep the training in while it lasts, so that one that was
             stopped goes on; None does not.
 
     Returns:
@@ -209,12 +207,12 @@ def _reader(
 ) -> Recognizer:
     """Trains a network to read attributes, where there are any, and then who it is."""
 
-    def unfinished(part: int, epochs: float, *learned: Pictures) -> Unfinished | None:
+    def unfinished(name: str, epochs: float, *learned: Pictures) -> Unfinished | None:
         if folder is None:
             return None
         configuration = Configuration(networks, people.data, Recipe(epochs=epochs), seed)
         labels, digest = learned[-1].label_names, pictures_sha256(*learned)
-        return Unfinished(folder / UNFINISHED_NAMES[part], configuration, labels, digest)
+        return Unfinished(folder / name, configuration, labels, digest)
 
     train, flags = people.train, people.flags
     start_from, learned = None, [train]
@@ -231,7 +229,7 @@ def _reader(
             seed=seed,
             learning_rate=_LEARNING_RATE,
             loss=attribute_loss,
-            unfinished=unfinished(0, training.pretraining_epochs, labelled),
+            unfinished=unfinished(PRETRAINING_NAME, training.pretraining_epochs, labelled),
         )
     batch, steps = batches(train, training.identity_epochs)
     return train_classifier(
@@ -244,7 +242,7 @@ def _reader(
         learning_rate=_LEARNING_RATE,
         loss=partial(label_loss, smoothing=_SMOOTHING),
         start_from=start_from,
-        unfinished=unfinished(1, training.identity_epochs, *learned),
+        unfinished=unfinished(TRAINING_NAME, training.identity_epochs, *learned),
     )
 
 
