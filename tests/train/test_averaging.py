@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from dtir_train.averaging import averaged_copy
+from dtir_train.averaging import Averaged
 
 
 def averages(decay: float, values: list[float]) -> list[float]:
     """What the average of a single weight is after each of its values."""
     network = nn.Linear(1, 1, bias=False)
-    averaged, seen = averaged_copy(network, decay), []
+    averaged, seen = Averaged(network, decay), []
     for value in values:
         nn.init.constant_(network.weight, value)
-        averaged.update_parameters(network)
+        averaged.update(network)
         seen.append(float(averaged.module.weight.detach()))
     return seen
 
@@ -32,16 +32,16 @@ def test_the_decay_grows_up_to_its_limit():
 
 def test_statistics_are_averaged_too():
     network = nn.BatchNorm1d(1)
-    averaged = averaged_copy(network, 0.9)
+    averaged = Averaged(network, 0.9)
     for mean in (0.0, 11.0):
         network.running_mean.fill_(mean)
-        averaged.update_parameters(network)
+        averaged.update(network)
     assert float(averaged.module.running_mean) == pytest.approx(9.0)
 
 
 def test_the_copy_is_a_copy():
     network = nn.Linear(2, 2)
-    averaged = averaged_copy(network, 0.9)
+    averaged = Averaged(network, 0.9)
     before = averaged.module.weight.clone()
     nn.init.zeros_(network.weight)
     assert torch.equal(averaged.module.weight, before)

@@ -32,6 +32,7 @@ from dtir_train.run_folder import (
     read_configuration,
     write_configuration,
 )
+from dtir_train.similarity import structural_similarity
 from dtir_train.system import System
 from dtir_train.training import Execution, dry_run, fit, resume
 
@@ -595,3 +596,41 @@ def test_a_gpu_trains_and_goes_on(small, tmp_path):
     fit(replace(taught, start_from=str(tmp_path / "first")), tmp_path / "second", on_gpu)
     assert load_checkpoint(tmp_path / "second").step == 4
     resume(tmp_path / "second", on_gpu)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_step_as_a_cuda_graph_is_the_same_step(small, tmp_path):
+    recipe = {"gradient_penalty": 1.0, "penalty_every": 2, "similarity_weight": 1.0}
+    # Each kind of step (with a penalty, without, settling) is captured at its fourth time.
+    begun = small(steps=20, settle=6, constant_epochs=1.0, **recipe)
+    weights = []
+    for name, cuda_graph in (("each", False), ("graph", True)):
+        fit(begun, tmp_path / name, replace(OFTEN, device="cuda", cuda_graph=cuda_graph))
+        weights.append(load_checkpoint(tmp_path / name).tensors)
+    for group in ("transfer", "recognizer", "restorer", "discriminator"):
+        learnt = (k for k in weights[0][group] if k.endswith(("weight", "bias")))
+        for key in learnt:
+            one, other = weights[0][group][key], weights[1][group][key]
+            # 20 steps move a weight by up to 4e-3; rounding decides about some of that.
+            assert float((one.float() - other.float()).abs().mean()) < 5e-4, (group, key)
+    graph = replace(OFTEN, device="cuda", cuda_graph=True)
+    resume(tmp_path / "graph", graph)
+    taught = replace(begun, teacher=str(tmp_path / "graph"), start_from=str(tmp_path / "graph"))
+    fit(taught, tmp_path / "taught", graph)
+    assert load_checkpoint(tmp_path / "taught").step == 20
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_pictures_are_as_alike_on_a_gpu_as_on_the_cpu():
+    draws = torch.Generator().manual_seed(0)
+    photos = torch.rand(3, 3, 32, 32, generator=draws) * 2 - 1
+    made = (photos + 0.3 * torch.randn(photos.shape, generator=draws)).clamp(-1, 1)
+    on_gpu = structural_similarity(made.cuda(), photos.cuda())
+    assert float(on_gpu) == pytest.approx(float(structural_similarity(made, photos)), abs=1e-4)
+
+
+def test_a_cuda_graph_needs_a_gpu(small, tmp_path):
+    with pytest.raises(ConfigurationError, match="there is no GPU in use: leave out --cuda-graph"):
+        fit(small(steps=1), tmp_path, replace(OFTEN, device="cpu", cuda_graph=True))

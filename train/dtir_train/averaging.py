@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import copy
+
+import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-_Tensors = tuple[Tensor, ...] | list[Tensor]
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-def averaged_copy(network: nn.Module, decay: float) -> AveragedModel:
-    """Makes a copy of a network that follows its weights and buffers as a moving average.
+class Averaged:
+    """A copy of a network that follows its weights and buffers as a moving average.
 
     The decay is (1 + n) / (10 + n) at the n-th update until that exceeds `decay`, so that the
     random weights of the start, and a BatchNorm's first statistics, are soon forgotten.
 
+    As torch's AveragedModel, which takes its count of updates to a GPU at each, and waits for it.
+
     Args:
-        network: to follow; call `update_parameters` with it after each step.
+        network: to follow.
         decay: in (0, 1).
+
+    Attributes:
+        module: the copy.
+        updates: how many there have been.
     """
 
-    def follow(averaged: _Tensors, current: _Tensors, updates: Tensor | int) -> None:
-        # What is given here was moved to the weights' device: reading it would wait for a GPU.
-        count = float(copy.n_averaged)
-        get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averaged, current, updates)
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(network)
+        self.updates = 0
+        self._decay = decay
 
-    copy = AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
-    return copy
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Moves towards the network as it is now; the first time, all the way."""
+        averaged, current = _tensors(self.module), _tensors(network)
+        means = [tensor for tensor in averaged if tensor.is_floating_point()]
+        values = [tensor for tensor in current if tensor.is_floating_point()]
+        if self.updates == 0:
+            torch._foreach_copy_(means, values)
+        else:
+            decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
+            get_ema_multi_avg_fn(decay)(means, values, self.updates)
+        for count, newest in zip(averaged, current, strict=True):
+            if not count.is_floating_point():
+                count.copy_(newest)
+        self.updates += 1
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from dtir_sdk.errors import TrainingError
 from dtir_train.arithmetic import arithmetic, best_device
-from dtir_train.averaging import averaged_copy
+from dtir_train.averaging import Averaged
 from dtir_train.building import build_recognizer
 from dtir_train.checkpoint import all_finite
 from dtir_train.configuration import Data, Networks
@@ -93,12 +93,12 @@ def train_classifier(
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(plain, torch.optim.Adam(plain.parameters(), fused=True))
     network.mark_forward_method("with_features")
-    averaged = averaged_copy(plain, 0.998)
+    averaged = Averaged(plain, 0.998)
     done = 0
     if unfinished is not None and (kept := unfinished.load()) is not None:
         plain.load_state_dict(dict(kept.tensors["recognizer"]))
         averaged.module.load_state_dict(dict(kept.tensors["averaged/recognizer"]))
-        averaged.n_averaged.fill_(kept.step)
+        averaged.updates = kept.step
         load_optimizer(optimizer, kept.tensors.get("optimizer/recognizer", {}))
         done = kept.step
     with Progress() as bar:
@@ -112,7 +112,7 @@ def train_classifier(
             optimizer.zero_grad()
             fabric.backward(wrong)
             optimizer.step()
-            averaged.update_parameters(plain)
+            averaged.update(plain)
             if (step + 1) % _KEPT_EVERY and step + 1 < steps:
                 continue
             if not all_finite(averaged.module.state_dict()):

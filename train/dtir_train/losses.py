@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from kornia.metrics import ssim
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dtir_train.configuration import AdversarialLoss, Recipe
+from dtir_train.similarity import structural_similarity
 
 _LEAST_VARIANCE = 1e-6
 
@@ -138,9 +138,7 @@ def generator_losses(
 
 def dissimilarity_loss(made: Tensor, wanted: Tensor) -> Tensor:
     """Returns 1 - SSIM (Wang et al., 2004), in [0, 2], of pictures [N, 3, S, S] in [-1, 1]."""
-    # kornia filters rows and then columns: that takes little more than half of torchmetrics' time.
-    similarity: Tensor = ssim(made, wanted, window_size=11, max_val=2.0)
-    return 1.0 - similarity.mean()
+    return 1.0 - structural_similarity(made, wanted)
 
 
 def feature_difference(own: Tensor, taught: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -15,13 +16,14 @@ from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
 from dtir_sdk.errors import ConfigurationError
-from dtir_train.averaging import averaged_copy
+from dtir_train.averaging import Averaged
 from dtir_train.batch_norm import synchronize_batch_norm
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.bundled_networks import restore_batch_norm
+from dtir_train.captured import Captured
 from dtir_train.channel import send
 from dtir_train.checkpoint import Checkpoint, tensors_sha256
-from dtir_train.configuration import Configuration
+from dtir_train.configuration import Configuration, Recipe
 from dtir_train.datasets import Batch
 from dtir_train.datasets.draws import Draws
 from dtir_train.discriminator_augmentation import varied
@@ -81,6 +83,10 @@ class System:
         labels: names of the classes.
         fabric: places the networks and does mixed precision and gradient exchange.
         compiled: compile the networks with torch.compile.
+        cuda_graph: launch a step as a CUDA graph.
+
+    Raises:
+        ConfigurationError: where a step cannot be captured as a graph.
     """
 
     def __init__(
@@ -89,9 +95,14 @@ class System:
         labels: tuple[str, ...],
         fabric: Fabric,
         compiled: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         self.configuration, self.labels = configuration, labels
         self._fabric = fabric
+        if cuda_graph:
+            _check_that_a_graph_can_hold_it(configuration.recipe, fabric)
+        self._cuda_graph = cuda_graph
+        self._captured: dict[tuple[bool, bool], Captured[StepMetrics]] = {}
         self._teacher = None
         if configuration.teacher is not None:
             self._teacher = Teacher(configuration, labels, fabric, compiled)
@@ -114,9 +125,7 @@ class System:
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         for name, module in modules.items():
             self._place(name, module, compiled)
-        self._averaged = {
-            name: averaged_copy(self._plain[name], recipe.average) for name in DEPLOYED
-        }
+        self._averaged = {name: Averaged(self._plain[name], recipe.average) for name in DEPLOYED}
         self.step = 0
 
     def train_step(self, batch: Batch, learning_rate: float, settling: bool) -> StepMetrics:
@@ -131,18 +140,41 @@ class System:
         self._set_rates(learning_rate)
         if settling:
             self._stand_still()
-        lesson = None if self._teacher is None else self._teacher.lesson(batch.photos)
+        # Every so many steps, and those weigh as much more.
+        penalised = bool(recipe.gradient_penalty) and self.step % recipe.penalty_every == 0
+        metrics = self._learner(settling, penalised and not settling)(
+            batch.photos, batch.labels, batch.targets
+        )
+        self._average(settling)
+        self.step += 1
+        return metrics
+
+    def _learner(self, settling: bool, penalised: bool) -> Callable[..., StepMetrics]:
+        learn = partial(self._learn, settling=settling, penalised=penalised)
+        if not self._cuda_graph:
+            return learn
+        branch = (settling, penalised)
+        if branch not in self._captured:
+            self._captured[branch] = Captured(learn)
+        return self._captured[branch]
+
+    def _learn(
+        self, photos: Tensor, labels: Tensor, targets: Tensor, *, settling: bool, penalised: bool
+    ) -> StepMetrics:
+        """What a step does on the device: losses, gradients and updates."""
+        recipe = self.configuration.recipe
+        lesson = None if self._teacher is None else self._teacher.lesson(photos)
         with torch.set_grad_enabled(not settling):
-            cartoons, features = self._transferred(batch.photos)
-        judged = adversarial = torch.zeros((), device=batch.photos.device)
+            cartoons, features = self._transferred(photos)
+        judged = adversarial = torch.zeros((), device=photos.device)
         if not settling:
-            targets, shown = self._shown(batch.targets, cartoons)
-            judged = self._train_discriminator(targets, shown.detach())
+            targets, shown = self._shown(targets, cartoons)
+            judged = self._train_discriminator(targets, shown.detach(), penalised)
             adversarial = self._judge_only(targets, shown)
         arrived = send(cartoons, recipe.round_to_bytes, self._jpeg_quality())
         logits = self._networks["recognizer"](arrived)
         restored = self._networks["restorer"](arrived)
-        losses = generator_losses(adversarial, logits, batch.labels, restored, batch.photos, recipe)
+        losses = generator_losses(adversarial, logits, labels, restored, photos, recipe)
         distilled = distillation_losses(
             lesson, cartoons, features, logits, restored, self.configuration.distillation
         )
@@ -151,8 +183,6 @@ class System:
         trained = [n for n in self._plain if n != "discriminator" and n not in still]
         self._backward(total, trained)
         self._update(trained)
-        self._average(trained)
-        self.step += 1
         return StepMetrics(
             judged.detach(),
             losses.adversarial.detach(),
@@ -160,7 +190,7 @@ class System:
             losses.restoration.detach(),
             losses.dissimilarity.detach(),
             total.detach(),
-            (logits.argmax(dim=1) == batch.labels).float().mean(),
+            (logits.argmax(dim=1) == labels).float().mean(),
             distilled.features.detach(),
             distilled.cartoons.detach(),
             distilled.answers.detach(),
@@ -199,7 +229,7 @@ class System:
             if self._averages:
                 for name, averaged in self._averaged.items():
                     averaged.module.load_state_dict(dict(checkpoint.tensors[f"averaged/{name}"]))
-                    averaged.n_averaged.fill_(checkpoint.step)
+                    averaged.updates = checkpoint.step
         except (LookupError, RuntimeError, ValueError) as error:
             raise ConfigurationError(
                 f"the checkpoint's tensors do not fit its configuration ({name}): the file was "
@@ -274,23 +304,24 @@ class System:
     def _place(self, name: str, module: nn.Module, compiled: bool) -> None:
         """Sets a module up, with an optimizer for each of what is trained with it."""
         trained = ("transfer", "projections") if isinstance(module, Student) else (name,)
-        recipe = self.configuration.recipe
         if self._fabric.world_size > 1:
             synchronize_batch_norm(module)
         # torch's overloads leave memory_format out.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizers = [
-            torch.optim.Adam(
-                self._plain[each].parameters(),
-                recipe.learning_rate,
-                (recipe.beta1, 0.999),
-                fused=True,
-            )
-            for each in trained
-        ]
+        optimizers = [self._adam(self._plain[each].parameters()) for each in trained]
         called = cast("nn.Module", torch.compile(module)) if compiled else module
         self._networks[name], *placed = self._fabric.setup(called, *optimizers)
         self._optimizers.update(zip(trained, placed, strict=True))
+
+    def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
+        recipe = self.configuration.recipe
+        # What a graph holds cannot change, so that it has to read the rate where it lies.
+        rate: float | Tensor = recipe.learning_rate
+        if self._cuda_graph:
+            rate = torch.tensor(rate, device=self._fabric.device)
+        return torch.optim.Adam(
+            parameters, rate, (recipe.beta1, 0.999), fused=True, capturable=self._cuda_graph
+        )
 
     def _set_rates(self, learning_rate: float) -> None:
         recipe = self.configuration.recipe
@@ -299,7 +330,10 @@ class System:
             if name == "discriminator" and recipe.discriminator_learning_rate is not None:
                 rate *= recipe.discriminator_learning_rate / recipe.learning_rate
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                if self._cuda_graph:
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
     def _transferred(self, photos: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """Returns cartoons, and with a teacher that has such the features on the way."""
@@ -330,14 +364,15 @@ class System:
         draw = np.random.default_rng((self.configuration.seed, self.step))
         return int(draw.integers(recipe.jpeg_quality, recipe.jpeg_quality_to, endpoint=True))
 
-    def _train_discriminator(self, targets: Tensor, cartoons: Tensor) -> Tensor:
-        recipe = self.configuration.recipe
+    def _train_discriminator(self, targets: Tensor, cartoons: Tensor, penalised: bool) -> Tensor:
         # One pass for both: InstanceNorm keeps the pictures of a batch apart.
         pictures = torch.cat([targets, cartoons])
         of_targets, of_cartoons = self._networks["discriminator"](pictures).chunk(2)
-        loss = discriminator_loss(of_targets, of_cartoons, recipe.adversarial_loss)
+        loss = discriminator_loss(
+            of_targets, of_cartoons, self.configuration.recipe.adversarial_loss
+        )
         self._backward(loss, ("discriminator",))
-        if recipe.gradient_penalty and self.step % recipe.penalty_every == 0:
+        if penalised:
             loss = loss + self._penalise(pictures)
         self._update(("discriminator",))
         return loss
@@ -379,10 +414,10 @@ class System:
         for name in names:
             self._optimizers[name].step()
 
-    def _average(self, names: Iterable[str]) -> None:
+    def _average(self, settling: bool) -> None:
         if self._averages:
-            for name in self._averaged.keys() & set(names):
-                self._averaged[name].update_parameters(self._plain[name])
+            for name in self._averaged.keys() - ({"transfer"} if settling else set()):
+                self._averaged[name].update(self._plain[name])
 
     def _stand_still(self) -> None:
         """Gives the transfer generator its averaged weights; once it has them, this is a no-op."""
@@ -400,3 +435,16 @@ def _frozen(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.requires_grad_(True)
+
+
+def _check_that_a_graph_can_hold_it(recipe: Recipe, fabric: Fabric) -> None:
+    for holds_not, reason in (
+        (fabric.device.type != "cuda", "there is no GPU in use"),
+        (fabric.world_size > 1, "it is for one process"),
+        (recipe.jpeg_quality is not None, "JPEG is computed on the CPU"),
+        (recipe.augment_discriminator, "augment_discriminator draws on the CPU in each step"),
+    ):
+        if holds_not:
+            raise ConfigurationError(
+                f"a step cannot be captured as a CUDA graph, since {reason}: leave out --cuda-graph"
+            )

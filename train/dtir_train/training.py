@@ -82,6 +82,9 @@ class Execution:
             torchrun, which starts them itself.
         timeout: seconds to wait for another process before the run is given up.
         compiled: compile the networks with torch.compile, which needs a C++ compiler.
+        cuda_graph: capture a step as a CUDA graph and launch it at once, where launching its
+            kernels one by one takes longer than they do: on fast GPUs. Not with several processes,
+            JPEG, or a discriminator that sees varied pictures.
         log_every: steps between two lines of metrics.
         save_every: steps between two checkpoints.
         validate_every: steps between two looks at the validation split and sample grids.
@@ -91,6 +94,7 @@ class Execution:
     processes: int = 1
     timeout: float = 1800.0
     compiled: bool = False
+    cuda_graph: bool = False
     log_every: int = 50
     save_every: int = 500
     validate_every: int = 1000
@@ -175,7 +179,7 @@ def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
     with _joined(configuration, execution) as (fabric, world):
         pictures = _load(configuration, world, fabric.device)
         batches = pictures.batches
-        system = System(configuration, pictures.labels, fabric, execution.compiled)
+        system = _system(configuration, pictures, execution, fabric)
         world.together(lambda: _start(system, pictures.secret, fabric))
         began = time.perf_counter()
         metrics = system.train_step(on_device(batches[0], fabric), 1e-6, settling=False)
@@ -241,7 +245,7 @@ def _train(
 ) -> None:
     pictures = _load(configuration, world, fabric.device)
     batches, held_out = pictures.batches, pictures.held_out
-    system = System(configuration, pictures.labels, fabric, execution.compiled)
+    system = _system(configuration, pictures, execution, fabric)
     checkpoint = folder / CHECKPOINT_NAME
     world.together(lambda: _take_up(system, folder, pictures, fabric))
     if world.size > 1 and not world.agree((system.step, system.weights_sha256())):
@@ -288,6 +292,12 @@ def _train(
                 _record(log, board, system.step, values)
             if first and (system.step % execution.save_every == 0 or last):
                 _save(system, checkpoint, pictures.digest)
+
+
+def _system(
+    configuration: Configuration, pictures: _RunPictures, execution: Execution, fabric: Fabric
+) -> System:
+    return System(configuration, pictures.labels, fabric, execution.compiled, execution.cuda_graph)
 
 
 def _take_up(system: System, folder: Path, pictures: _RunPictures, fabric: Fabric) -> None:
