@@ -55,16 +55,18 @@ class FoundFace:
 class FaceFinder:
     """Finds faces with YuNet.
 
-    One instance may be shared by threads: calls are serialised.
+    One instance may be shared by threads.
 
     Args:
         confidence: least score of a face, in [0, 1].
         longest_side: frames whose longer side exceeds this many pixels are reduced to it for
             the search only. Larger finds smaller faces and takes longer.
+        at_once: how many threads may search at a time, each on a core; one has all cores, and its
+            answer soonest.
     """
 
-    def __init__(self, confidence: float = 0.6, longest_side: int = 640) -> None:
-        self._detector = YuNet(confidence)
+    def __init__(self, confidence: float = 0.6, longest_side: int = 640, at_once: int = 1) -> None:
+        self._detector = YuNet(confidence, at_once)
         self._longest_side = longest_side
 
     def find(self, frame: Frame) -> tuple[FoundFace, ...]:

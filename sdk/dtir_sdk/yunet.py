@@ -6,8 +6,8 @@ The same network and the same answers as OpenCV's `FaceDetectorYN`, in about hal
 from __future__ import annotations
 
 import hashlib
-import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -31,23 +31,26 @@ _MOST = 500
 class YuNet:
     """Finds faces in pictures of any size.
 
-    One instance may be shared by threads: calls are serialised.
+    One instance may be shared by threads.
 
     Args:
         confidence: least score of a face, in [0, 1].
+        at_once: how many calls may run at a time, each on a core; others wait. 1 has all cores.
 
     Raises:
         BundleError: the network's file is missing.
         EngineError: OpenVINO cannot load it.
     """
 
-    def __init__(self, confidence: float) -> None:
+    def __init__(self, confidence: float, at_once: int = 1) -> None:
         path = Path(__file__).parent / "models/face_detector/yunet_face_detector.onnx"
         if not path.is_file():
             raise BundleError(f"{path} is missing: reinstall dtir")
         self._confidence = confidence
-        self._request = _compiled(path).create_infer_request()
-        self._lock = threading.Lock()
+        # A network each: OpenVINO's streams, which share one, gave wrong answers for this one.
+        self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        for _ in range(at_once):
+            self._idle.put(_compiled(path, alone=at_once == 1).create_infer_request())
 
     def detect(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Finds the faces of a picture.
@@ -66,25 +69,27 @@ class YuNet:
         padded = np.ascontiguousarray(np.pad(picture, beyond) if np.any(beyond) else picture)
         # OpenVINO shares only memory that it might write to; a read-only array is copied.
         shared = padded.flags.writeable
-        with self._lock:
-            self._request.set_input_tensor(
-                openvino.Tensor(padded[np.newaxis], shared_memory=shared)
-            )
-            self._request.infer()
-            faces = np.concatenate(
-                [self._faces_of_grid(stride, padded.shape[1] // stride) for stride in _STRIDES]
-            )
+        request = self._idle.get()
+        try:
+            request.set_input_tensor(openvino.Tensor(padded[np.newaxis], shared_memory=shared))
+            request.infer()
+            grids = [(stride, padded.shape[1] // stride) for stride in _STRIDES]
+            faces = np.concatenate([self._faces_of_grid(request, *grid) for grid in grids])
+        finally:
+            self._idle.put(request)
         boxes: Any = faces[:, :4].astype(int).tolist()
         kept = cv2.dnn.NMSBoxes(
             boxes, faces[:, 14].tolist(), self._confidence, _OVERLAP, 1.0, _MOST
         )
         return faces[np.asarray(kept, np.int64)]
 
-    def _faces_of_grid(self, stride: int, columns: int) -> NDArray[np.float32]:
+    def _faces_of_grid(
+        self, request: openvino.InferRequest, stride: int, columns: int
+    ) -> NDArray[np.float32]:
         """Reads the rows of `detect` out of a grid's answers, where the score suffices."""
 
         def answer(name: str) -> NDArray[np.float32]:
-            values: NDArray[np.float32] = self._request.get_tensor(f"{name}_{stride}").data[0]
+            values: NDArray[np.float32] = request.get_tensor(f"{name}_{stride}").data[0]
             return values
 
         score = np.sqrt(answer("cls")[:, 0].clip(0, 1) * answer("obj")[:, 0].clip(0, 1))
@@ -97,10 +102,12 @@ class YuNet:
         return np.hstack([corner, side, points, score[sure, np.newaxis]])
 
 
-def _compiled(path: Path) -> openvino.CompiledModel:
+def _compiled(path: Path, *, alone: bool) -> openvino.CompiledModel:
     """The network for uint8 pictures [1, H, W, 3]."""
     # bf16 would move landmarks, and training would see other crops than its users.
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if not alone:
+        options |= {"INFERENCE_NUM_THREADS": "1", "ENABLE_CPU_PINNING": "NO"}
     network = path.read_bytes()
 
     def compile() -> openvino.CompiledModel:

@@ -604,20 +604,29 @@ def test_a_step_as_a_cuda_graph_is_the_same_step(small, tmp_path):
     recipe = {"gradient_penalty": 1.0, "penalty_every": 2, "similarity_weight": 1.0}
     # Each kind of step (with a penalty, without, settling) is captured at its fourth time.
     begun = small(steps=20, settle=6, constant_epochs=1.0, **recipe)
-    weights = []
-    for name, cuda_graph in (("each", False), ("graph", True)):
-        fit(begun, tmp_path / name, replace(OFTEN, device="cuda", cuda_graph=cuda_graph))
-        weights.append(load_checkpoint(tmp_path / name).tensors)
+    untrained = small(steps=1, learning_rate=1e-12, **recipe)
+    on_gpu = replace(OFTEN, device="cuda")
+    weights = {}
+    for name, configuration, cuda_graph in (
+        ("start", untrained, False),
+        ("each", begun, False),
+        ("graph", begun, True),
+    ):
+        fit(configuration, tmp_path / name, replace(on_gpu, cuda_graph=cuda_graph))
+        weights[name] = load_checkpoint(tmp_path / name).tensors
     for group in ("transfer", "recognizer", "restorer", "discriminator"):
-        learnt = (k for k in weights[0][group] if k.endswith(("weight", "bias")))
-        for key in learnt:
-            one, other = weights[0][group][key], weights[1][group][key]
-            # 20 steps move a weight by up to 4e-3; rounding decides about some of that.
-            assert float((one.float() - other.float()).abs().mean()) < 5e-4, (group, key)
-    graph = replace(OFTEN, device="cuda", cuda_graph=True)
-    resume(tmp_path / "graph", graph)
+        # A bias before InstanceNorm does nothing, and walks at random.
+        keys = [key for key in weights["start"][group] if key.endswith("weight")]
+        start, each, graph = (
+            torch.cat([weights[name][group][key].flatten() for key in keys]) for name in weights
+        )
+        # In 20 steps of Adam rounding decides about a part of the way, but not about its length.
+        assert float((graph - start).norm() / (each - start).norm()) == pytest.approx(1, abs=0.1)
+        assert float(torch.cosine_similarity(graph - start, each - start, dim=0)) > 0.5
+    as_graph = replace(on_gpu, cuda_graph=True)
+    resume(tmp_path / "graph", as_graph)
     taught = replace(begun, teacher=str(tmp_path / "graph"), start_from=str(tmp_path / "graph"))
-    fit(taught, tmp_path / "taught", graph)
+    fit(taught, tmp_path / "taught", as_graph)
     assert load_checkpoint(tmp_path / "taught").step == 20
 
 

@@ -109,7 +109,8 @@ def _pictures(
     original_size: tuple[int, int] | None,
 ) -> Iterator[NDArray[np.uint8] | None]:
     """Decodes the entries of some shards in order, in threads, holding a shard's at most."""
-    finder = FaceFinder() if align else None
+    threads = os.cpu_count() or 1
+    finder = FaceFinder(at_once=threads) if align else None
 
     def decoded(item: tuple[Entry, bytes]) -> NDArray[np.uint8] | None:
         entry, stream = item
@@ -124,7 +125,7 @@ def _pictures(
         return None if crop is None else _with_foreground(crop, align)
 
     streams = source.read([entry for entries in shards for entry in entries])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for entries in shards:
             # The pool reads ahead all that it is given.
             here = islice(streams, len(entries))
