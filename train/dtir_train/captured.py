@@ -15,7 +15,7 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
-# Before it captures: cuDNN chooses its kernels, and optimizers make their state.
+# Before it captures: libraries choose their kernels, and optimizers make their state.
 _WARM_UP = 3
 
 

@@ -102,8 +102,6 @@ class System:
         if cuda_graph:
             _check_that_a_graph_can_hold_it(configuration.recipe, fabric)
         self._cuda_graph = cuda_graph
-        # Of no effect on a CPU. Every step has the same shapes, so trying kernels once pays.
-        torch.backends.cudnn.benchmark = True
         self._captured: dict[tuple[bool, bool], Captured[StepMetrics]] = {}
         self._teacher = None
         if configuration.teacher is not None:
