@@ -151,7 +151,7 @@ def _trained_on_before(path: Path, told: set[Path]) -> Iterator[TrainingData]:
 def _described(source: str, domain: Domain, limit: int | None) -> TrainingData:
     if source == GENERATED:
         return TrainingData("pictures drawn by dtir", "none needed", 512)
-    name = Path(source).name
+    name = Path(source).resolve().name or source
     try:
         entries = open_source(Path(source), None, domain).entries
     except DataError:

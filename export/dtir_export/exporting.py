@@ -23,6 +23,7 @@ from dtir_export.report import report_files, staged
 from dtir_export.tuning import tune
 from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
 from dtir_sdk.bundle import (
+    MANIFEST,
     MAY_HOLD,
     Bundle,
     FilePrecision,
@@ -264,6 +265,11 @@ def _destination(
         raise ConfigurationError(
             f"{report_folder} lies in the bundle, and the report holds photos: name another "
             "folder with --report"
+        )
+    if (report_folder / MANIFEST).exists():
+        raise ConfigurationError(
+            f"{report_folder} is a bundle, and the report holds photos: name another folder with "
+            "--report"
         )
     return _Destination(output, report_folder, precision, count, gate or GATES[precision])
 

@@ -90,7 +90,12 @@ class _Conversion:
     def _add(self, node: onnx.NodeProto, *, half: bool) -> None:
         added = onnx.NodeProto()
         added.CopyFrom(node)
-        added.input[:] = [self._taken(name, half=half) for name in node.input]
+        # An input that is left out has no name. What a Resize takes beside the picture stays FP32.
+        converted = 1 if node.op_type == "Resize" else len(node.input)
+        added.input[:] = [
+            self._taken(name, half=half and place < converted) if name else name
+            for place, name in enumerate(node.input)
+        ]
         self._nodes.append(added)
         if half and self._rounding:
             exact = f"{node.output[0]}_exact"

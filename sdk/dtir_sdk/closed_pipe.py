@@ -20,9 +20,15 @@ def flushing() -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        sys.stdout.flush()
+        _flush()
         raise
-    sys.stdout.flush()
+    _flush()
+
+
+def _flush() -> None:
+    # There is none where it was closed before the start, as by `>&-`.
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def discard_output() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dtir_sdk.errors import OutputError
+
+_PLACE_IN_SOURCE = re.compile(r"exception from .*:\d+:$", re.IGNORECASE)
 
 
 @contextmanager
@@ -39,6 +42,8 @@ def replacing(path: Path) -> Iterator[Path]:
         # First of all, since `.` and `/` are folders without a name.
         if path.is_dir():
             raise OutputError(f"{path} is a folder: name a file instead")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is a device or a pipe: name a file instead")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
         try:
@@ -65,6 +70,19 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, where there is one.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    try:
+        if path.is_file():
+            path.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} could not be removed: {reason(error)}") from error
 
 
 def sync(path: Path) -> None:
@@ -94,5 +112,7 @@ def reason(error: BaseException) -> str:
     """
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # OpenVINO says first where in its source the error arose.
+    lines = [line for line in lines if not _PLACE_IN_SOURCE.match(line)] or lines
     line = lines[0] if lines else type(error).__name__
     return line[:1].lower() + line[1:]

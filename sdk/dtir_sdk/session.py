@@ -117,6 +117,9 @@ class VideoSession:
         self._since = 0
         self._number = 0
         self._seconds = -math.inf
+        # Of the last frame that was looked at, and that was covered.
+        self._shape: tuple[int, ...] | None = None
+        self._covered: tuple[int, ...] | None = None
 
     def __call__(self, frame: Picture, seconds: float) -> Result:
         """Takes the next frame.
@@ -153,7 +156,9 @@ class VideoSession:
         self._since += 1
         blind = stamp.seconds - self._looked
         found = None
-        if due or self._since >= self._detect_every or not blind <= LONGEST_WITHOUT_LOOK:
+        turned = self._shape not in (None, picture.shape)
+        self._shape = picture.shape
+        if due or turned or self._since >= self._detect_every or not blind <= LONGEST_WITHOUT_LOOK:
             found = self._finder.find(picture)
             self._looked, self._since = stamp.seconds, 0
         return Look(picture, found, stamp, start, perf_counter())
@@ -173,8 +178,11 @@ class VideoSession:
         passed = look.stamp.seconds - self._seconds
         self._seconds = look.stamp.seconds
         begin = perf_counter()
-        if not self._continuous:
+        # Frames of another size, as of a camera that was turned, show nothing where it was.
+        if not self._continuous or self._covered not in (None, look.picture.shape):
             self._tracker.forget()
+            self._people = {}
+        self._covered = look.picture.shape
         tracked = self._tracker.update(look.found, look.stamp.seconds)
         wanted = tracked[:1] if self._largest else tracked
         transforms = [alignment(face.landmarks, self._size) for face in tracked]

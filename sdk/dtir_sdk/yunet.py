@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dtir_sdk.engines.openvino import core, kept_or_compiled
+from dtir_sdk.engines.openvino import core, kept_or_compiled, package
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.files import reason
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _STRIDES = (8, 16, 32)
 # Boxes that share more of their union than this are one face.
 _OVERLAP = 0.3
-_MOST = 500
+# As OpenCV: candidates before overlapping ones are dropped, and a face yields several.
+_MOST = 5000
 
 
 class YuNet:
@@ -62,8 +63,7 @@ class YuNet:
             float32 [N, 15], the surest first: left, top, width, height of the box, x and y of
             five landmarks (the order of `FoundFace`), all in pixels, and the score in [0, 1].
         """
-        import openvino
-
+        openvino = package()
         height, width = picture.shape[:2]
         beyond = ((0, -height % _STRIDES[-1]), (0, -width % _STRIDES[-1]), (0, 0))
         padded = np.ascontiguousarray(np.pad(picture, beyond) if np.any(beyond) else picture)
@@ -111,7 +111,7 @@ def _compiled(path: Path, *, alone: bool) -> openvino.CompiledModel:
     network = path.read_bytes()
 
     def compile() -> openvino.CompiledModel:
-        import openvino
+        openvino = package()
         from openvino.preprocess import PrePostProcessor
 
         try:

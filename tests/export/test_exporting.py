@@ -102,6 +102,14 @@ def test_failed_export_keeps_the_former_bundle(
     assert Bundle.open(exported.bundle.folder).manifest == before
 
 
+def test_report_never_lies_in_another_bundle(
+    bundle: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="is a bundle, and the report holds photos"):
+        export_checkpoint(checkpoint, tmp_path / "made", report_folder=bundle)
+    assert not (tmp_path / "made").exists()
+
+
 def test_report_never_lies_in_the_bundle(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
     for folder in (output, output / "report"):

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 
+from dtir_export.graphs import export_graphs
 from dtir_export.half_graph import half_graphs, rounding_graphs
 from dtir_export.parity import picture_parity
 from dtir_sdk.errors import BundleError, ConfigurationError
+from dtir_train.building import build_generator
+from dtir_train.checkpoint import TrainedNetworks
 from dtir_train.datasets.generated import generated_secret
 
 MODELS = ("transfer", "recognizer", "restorer")
@@ -109,3 +114,18 @@ def test_weights_that_do_not_fit(make: Callable, graphs: dict[str, bytes]) -> No
 def test_truncated(graphs: dict[str, bytes]) -> None:
     with pytest.raises(BundleError, match=r"transfer\.onnx is truncated"):
         half_graphs({"transfer": graphs["transfer"][:1000]})
+
+
+def test_pictures_are_resized_by_scales_that_stay_exact(
+    networks: TrainedNetworks, photos: np.ndarray
+) -> None:
+    sizes = replace(networks.configuration.networks, upsampling="resize")
+    torch.manual_seed(0)
+    resizing = replace(
+        networks,
+        transfer=build_generator(sizes).eval(),
+        configuration=replace(networks.configuration, networks=sizes),
+    )
+    graphs = export_graphs(resizing, ("transfer",))
+    half = half_graphs(graphs)
+    assert picture_parity(run(graphs["transfer"], photos), run(half["transfer"], photos)).psnr > 45

@@ -86,6 +86,16 @@ def test_bundle_without_restorer(new_bundle, tiny, portrait_path):
     assert read_picture("dtir-output/grace_hopper.png").shape == (284, 2 * 264 - 8, 3)
 
 
+def test_no_photo_beside_what_another_run_showed(dtir, portrait_path, blank, tmp_path):
+    assert dtir("run", portrait_path, "--output", "out")[0] == 0
+    (sheet,) = [file for file in Path("out").glob("*.png") if "_safe" not in file.name]
+    other = tmp_path / "other" / f"{portrait_path.stem}.png"
+    other.parent.mkdir()
+    write_picture(other, blank)
+    assert dtir("run", other, "--no-photo", "--output", "out")[0] == 3
+    assert not sheet.exists()
+
+
 def test_no_face(dtir, blank):
     write_picture("wall.png", blank)
     code, _, err = dtir("run", "wall.png")
@@ -569,3 +579,38 @@ def test_sample(dtir, bundle):
     assert code == 0
     assert "grace_hopper.jpg: face 1" in out
     assert Path("dtir-output/grace_hopper.png").is_file()
+
+
+def test_nothing_is_sent_and_nothing_left_at_home(tmp_path):
+    """Packages that tell their makers of every start do not get to do so."""
+    home = tmp_path / "home"
+    home.mkdir()
+    program = """
+import socket, sys
+def refused(*arguments): raise AssertionError(f"connects to {arguments}")
+socket.socket.connect = socket.create_connection = refused
+from dtir_sdk import Pipeline
+from dtir_sdk.sources import SAMPLE_PORTRAIT
+import cv2
+with Pipeline() as pipeline:
+    assert pipeline(cv2.imread(str(SAMPLE_PORTRAIT))).faces
+assert "openvino_telemetry" not in sys.modules
+"""
+    cache = {"HOME": str(home), "DTIR_CACHE": str(tmp_path / "cache")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")} | cache
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the output")
+def test_an_output_that_was_closed_before_the_start():
+    command = f'"{sys.executable}" -m dtir_sdk info >&-'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from dtir_sdk.errors import OutputError
-from dtir_sdk.files import replacing, write_atomically
+from dtir_sdk.files import reason, remove, replacing, write_atomically
 
 
 def test_writes_and_makes_folders(tmp_path):
@@ -54,3 +55,27 @@ def test_file_where_a_folder_must_be(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="could not be written"):
         write_atomically(tmp_path / "file" / "note.txt", b"")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="is a device or a pipe: name a file instead"):
+        write_atomically(pipe, b"new")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_file_is_removed_where_there_is_one(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    remove(file)
+    remove(file)
+    remove(file / "below")
+    assert not file.exists()
+
+
+def test_openvino_says_why_and_not_where():
+    text = "Exception from src/inference/src/cpp/core.cpp:105:\nUnknown operator\n"
+    assert reason(RuntimeError(text)) == "unknown operator"
+    assert reason(RuntimeError(text.splitlines()[0])) == text.splitlines()[0].replace("E", "e", 1)

@@ -230,3 +230,17 @@ def test_a_closed_pipeline(bundle, small, blank):
 def test_bad_settings(settings, name):
     with pytest.raises(ConfigurationError, match=name):
         Following(**settings)
+
+
+@pytest.mark.parametrize("turned", [np.rot90, lambda frame: frame[::2, ::2]])
+def test_a_camera_that_is_turned_shows_no_face_under_an_old_cover(pipeline, small, turned):
+    frame = np.ascontiguousarray(small[:, : small.shape[1] * 3 // 4])
+    session = pipeline.video(Following(detect_every=5))
+    assert len(session(frame, 0.0).faces) == 1
+    other = np.ascontiguousarray(turned(np.full_like(frame, 90)))
+    look = session.look(other, FrameStamp(1, 0.04, 0.0))
+    assert look.found == ()
+    result = session.cover(look)
+    # No cover of the frame before counts for this one, which is therefore not shown at all.
+    assert result.faces == ()
+    assert result.image.min() >= 128

@@ -22,7 +22,7 @@ def detector():
 def by_opencv(picture: np.ndarray) -> np.ndarray:
     path = Path(dtir_sdk.yunet.__file__).parent / "models/face_detector/yunet_face_detector.onnx"
     height, width = picture.shape[:2]
-    peer = cv2.FaceDetectorYN.create(str(path), "", (width, height), CONFIDENCE, 0.3, 500)
+    peer = cv2.FaceDetectorYN.create(str(path), "", (width, height), CONFIDENCE)
     rows = peer.detect(picture)[1]
     return np.zeros((0, 15), np.float32) if rows is None else rows
 
@@ -42,6 +42,12 @@ def test_finds_several_faces_as_opencv_does(detector, portrait):
     expected, found = by_opencv(picture), detector.detect(picture)
     assert len(found) == 3
     assert np.allclose(found, expected, atol=0.01)
+
+
+def test_in_a_crowd_no_face_is_left_out(detector, portrait):
+    face = cv2.resize(portrait[40:360, 90:410], (64, 64), interpolation=cv2.INTER_AREA)
+    crowd = np.tile(face, (14, 14, 1))
+    assert len(detector.detect(crowd)) == len(by_opencv(crowd)) > 150
 
 
 def test_where_there_is_no_face_there_are_no_rows(detector):

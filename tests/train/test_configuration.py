@@ -22,6 +22,9 @@ numbers = st.integers(1, 512)
 shares = st.floats(0, 0.5)
 weights = st.floats(0, 1e6)
 sources = st.lists(st.text(min_size=1), min_size=1, max_size=3).map(tuple)
+names = st.lists(st.text(min_size=1).filter(str.strip), min_size=2, max_size=3, unique=True).map(
+    tuple
+)
 configurations = st.builds(
     Configuration,
     st.builds(
@@ -39,8 +42,8 @@ configurations = st.builds(
         Data,
         secret=sources,
         target=sources,
-        attribute=st.text(),
-        labels=st.none() | sources,
+        attribute=st.text(min_size=1).filter(str.strip),
+        labels=st.none() | names,
         align=st.booleans(),
         validation=shares,
         flip=st.booleans(),
@@ -338,3 +341,12 @@ def test_a_batch_too_small_for_batch_normalisation_is_refused():
 def test_an_empty_name_is_not_the_folder_one_is_in(sources):
     with pytest.raises(ConfigurationError, match="a source has no name"):
         Data(**sources)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"labels": ("x", "x")}, {"labels": ("", "x")}, {"labels": ("x",)}, {"attribute": " "}],
+)
+def test_names_that_no_bundle_could_hold_are_refused(values):
+    with pytest.raises(ConfigurationError, match=r"^(labels are|attribute is)"):
+        Data(**values)

@@ -125,6 +125,15 @@ class Data:
                 raise ConfigurationError(f"{name} is {value}: it must be from 0 to {most}")
         if self.limit is not None and self.limit < 1:
             raise ConfigurationError(f"limit is {self.limit}: it must be 1 or more")
+        if not self.attribute.strip():
+            raise ConfigurationError("attribute is empty: name the column of the label")
+        if self.labels is not None and not (
+            len(set(self.labels)) == len(self.labels) >= 2 and all(map(str.strip, self.labels))
+        ):
+            raise ConfigurationError(
+                f"labels are {', '.join(map(repr, self.labels))}: name two classes or more, no two "
+                "alike"
+            )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ from dtir_sdk.files import reason
 
 if TYPE_CHECKING:
     import onnxruntime
+
+# It would note every start, and send that where its build does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 NAME = "onnxruntime"
 _CUDA = "CUDAExecutionProvider"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from time import perf_counter
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,15 +71,32 @@ def has_vnni() -> bool:
 
 
 @functools.cache
+def package() -> ModuleType:
+    """Returns the package openvino, imported without its telemetry.
+
+    That would send a message to the Internet at every start, from a process of its own, which
+    where processes are spawned runs the user's program a second time. openvino does without it
+    where it cannot be imported.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[name]
+
+
+@functools.cache
 def core() -> openvino.Core:
     """Returns the one Core of this process, which is never freed.
 
     On CPUs with AMX its plugin gives the calling thread a signal stack, and takes the memory back
     when it is freed, but not the stack: the next signal, such as Ctrl-C, would end Python.
     """
-    import openvino
-
-    return openvino.Core()
+    made: openvino.Core = package().Core()
+    return made
 
 
 def kept_or_compiled(
@@ -89,10 +109,8 @@ def kept_or_compiled(
         options: that it is compiled with.
         compile: called where it is not in the cache.
     """
-    import openvino
-
     cache, processor = EngineCache(), _processor()
-    full_name = f"{NAME} {openvino.__version__} on {processor}: {options} {name}"
+    full_name = f"{NAME} {package().__version__} on {processor}: {options} {name}"
     # Without a cache that can be used the start is slower, and nothing else.
     with suppress(EngineError, RuntimeError):
         kept = cache.recall(full_name)
@@ -137,9 +155,7 @@ class OpenVinoEngine(Engine):
         threads: int | None = None,
         mode: Mode = "latency",
     ) -> None:
-        import openvino
-
-        self._openvino = openvino
+        self._openvino = package()
         self._core = core()
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if "int8" in (graph.precision, precision):
@@ -160,7 +176,7 @@ class OpenVinoEngine(Engine):
         self._batch: openvino.InferRequest | None = None
         self._queue: openvino.AsyncInferQueue | None = None
         if mode == "throughput":
-            self._queue = openvino.AsyncInferQueue(compiled)
+            self._queue = self._openvino.AsyncInferQueue(compiled)
             self._queue.set_callback(_keep)
         else:
             self._single = _Single(compiled)

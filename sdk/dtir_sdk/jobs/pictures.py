@@ -11,7 +11,7 @@ import numpy as np
 
 from dtir_sdk.drawing import side_by_side
 from dtir_sdk.faces import alignment, crop_face
-from dtir_sdk.files import write_atomically
+from dtir_sdk.files import remove, write_atomically
 from dtir_sdk.jobs.documents import document_of
 from dtir_sdk.jobs.settings import DONE, NO_FACE
 from dtir_sdk.jobs.targets import SAFE
@@ -56,8 +56,10 @@ class PictureJob:
         document, safe, sheet = (target.with_name(f"{target.name}{end}") for end in ENDINGS)
         frame = read_picture(path)
         result = self.pipeline(frame)
-        write_atomically(document, document_of(path, safe, self.pipeline, result))
+        # That of an earlier run may show a photo that this one is not to show.
+        remove(sheet)
         result.save(safe)
+        write_atomically(document, document_of(path, safe, self.pipeline, result))
         for number, face in enumerate(result.faces, 1):
             x, y, width, height = face.box
             print(

@@ -40,8 +40,10 @@ class Place:
         self._live = origin.live
         self._ending = ExitStack()
         try:
-            if origin.file is not None and path.exists() and path.samefile(origin.file):
-                raise OutputError(f"{path} is the source itself: name another file")
+            # What an interrupted run leaves has a name of its own.
+            for place in (path, self._partial):
+                if origin.file and place.exists() and place.samefile(origin.file):
+                    raise OutputError(f"{place} is the source itself: name another file")
             if not origin.live:
                 self.writing = self._ending.enter_context(replacing(path))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,8 +91,12 @@ class Place:
         """Returns the error that says that the file could not be written, and why."""
         return OutputError(f"{self.path} could not be written: {why}")
 
+    @property
+    def _partial(self) -> Path:
+        return self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+
     def _set_aside(self) -> Path:
-        partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+        partial = self._partial
         try:
             self.writing.replace(partial)
         except OSError as error:

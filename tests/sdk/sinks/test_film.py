@@ -310,6 +310,14 @@ def test_source_itself(tmp_path, talkie):
     assert file.read_bytes() == before
 
 
+def test_source_where_an_interrupted_run_would_leave_its_film(tmp_path, talkie):
+    source = talkie().rename(tmp_path / "film.partial.mp4")
+    before = source.read_bytes()
+    with pytest.raises(OutputError, match=r"film\.partial\.mp4 is the source itself"):
+        open_sink(str(tmp_path / "film.mp4"), Origin(file=source))
+    assert source.read_bytes() == before
+
+
 def test_after_close(tmp_path, result):
     sink = open_sink(str(tmp_path / "film.mp4"))
     sink.write(result(0))

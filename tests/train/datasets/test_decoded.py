@@ -503,5 +503,26 @@ def test_white_inside_of_a_face_is_no_background(tmp_path, labelled, portrait):
 
 def test_no_face_anywhere_is_refused(tmp_path, labelled):
     path = labelled(tmp_path / "walls", COLUMNS, ROWS, None)
-    with pytest.raises(DataError, match=r"no face found in any picture.*no-align"):
+    with pytest.raises(DataError, match=r"no face found in any picture: switch `align` off"):
         load_secret(data_of(path, align=True), 32, "train")
+
+
+def test_the_training_pictures_must_be_of_two_classes(tmp_path, labelled):
+    rows = (("a.png", "train", "0"), ("b.png", "train", "0"), ("c.png", "test", "1"))
+    path = labelled(tmp_path / "faces", ("file", "split", "male"), rows, None)
+    data = Data((str(path),), align=False, validation=0)
+    with pytest.raises(DataError, match="all pictures are of one class: there is nothing to learn"):
+        load_secret(data, 32, "train")
+    assert len(load_secret(data, 32, "test")) == 1
+
+
+def test_numbers_that_are_written_in_two_ways_have_one_order(tmp_path, labelled):
+    rows = (("a.png", "train", "1"), ("b.png", "train", "01"), ("c.png", "train", "2"))
+    path = labelled(tmp_path / "faces", ("file", "split", "identity"), rows, None)
+    data = Data((str(path),), attribute="identity", align=False, validation=0)
+    assert load_secret(data, 32, "train").label_names == ("01", "1", "2")
+
+
+def test_a_limit_holds_for_the_generated_pair_too():
+    data = Data(attribute="shape", align=False, limit=20)
+    assert len(load_secret(data, 32, "train")) == len(load_target(data, 32, "train")) == 20

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -123,6 +124,7 @@ fields = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\
             fields,
         ),
         min_size=1,
+        unique_by=lambda row: row[0],
     )
 )
 def test_any_names_and_labels_come_back(tmp_path_factory, labelled, rows):
@@ -307,3 +309,52 @@ def test_a_folder_of_pictures_is_a_target_domain_only(tmp_path, png):
 def test_a_folder_without_pictures_is_refused(tmp_path):
     with pytest.raises(DataError, match="no pictures there"):
         open_source(tmp_path, None)
+
+
+@pytest.mark.parametrize("columns", [("File", "Split", "Male"), ("file", " split ", "Male ")])
+def test_columns_are_found_however_they_are_written(tmp_path, labelled, png, columns):
+    pictures = {row[0]: png(number) for number, row in enumerate(ROWS)}
+    path = labelled(tmp_path / "faces", columns, ROWS, pictures)
+    assert open_source(path, "male").entries == ENTRIES
+
+
+def test_a_picture_is_of_one_split(tmp_path, labelled):
+    rows = (*ROWS, ("a.png", "test", "0"))
+    path = labelled(tmp_path / "faces", COLUMNS, rows, None)
+    with pytest.raises(DataError, match=r"labels\.csv, line 5: a\.png is listed twice"):
+        open_source(path, "male")
+
+
+def test_a_zip_of_class_folders_keeps_what_the_folders_test(tmp_path, png):
+    names = [f"{person}/{number}.png" for person in "abcd" for number in range(20)]
+    with zipfile.ZipFile(tmp_path / "people.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, png(0))
+            file = tmp_path / "people" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(png(0))
+    splits = [
+        {entry.name: entry.split for entry in open_source(tmp_path / name, attribute).entries}
+        for name, attribute in (("people", "identity"), ("people", None), ("people.zip", None))
+    ]
+    assert splits[0] == splits[1] == splits[2]
+
+
+def test_names_that_are_no_text_are_read(tmp_path, png):
+    folder = tmp_path / "faces" / "a"
+    folder.mkdir(parents=True)
+    try:
+        (folder / os.fsdecode(b"Ren\xe9.png")).write_bytes(png(0))
+    except OSError:
+        pytest.skip("this file system holds names in UTF-8 only")
+    (entry,) = open_source(tmp_path / "faces", "identity").entries
+    assert os.fsencode(entry.name) == b"a/Ren\xe9.png"
+
+
+def test_a_list_of_celeba_that_is_no_text_is_told(tmp_path, png):
+    pictures = tmp_path / "img_align_celeba"
+    pictures.mkdir()
+    (pictures / "000001.jpg").write_bytes(png(0))
+    (tmp_path / "list_attr_celeba.txt").write_bytes(b"1\nMale\n000001.jpg \xe9\n")
+    with pytest.raises(DataError, match=r"list_attr_celeba\.txt: no text in UTF-8 .*download it"):
+        open_source(tmp_path, "male")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,7 +90,10 @@ def load_secret(
     """
     parts, classes = _secret_parts(data, size, split, seed, original_size, world)
     where = f"{', '.join(data.secret)}, split {split}"
-    return _joined([part for _, part in parts], classes, where)
+    pictures = _joined([part for _, part in parts], classes, where)
+    if split == "train" and len(np.unique(pictures.labels)) < 2:
+        raise DataError(f"{where}: all pictures are of one class: there is nothing to learn")
+    return pictures
 
 
 def load_secret_by_source(data: Data, size: int, split: str, seed: int = 0) -> dict[str, Pictures]:
@@ -137,7 +141,8 @@ def _secret_parts(
             part = _decode(source, entries, size, data.align, original_size, world)
             parts.append((name, part))
     if GENERATED in data.secret:
-        pictures, labels = generated_secret(_GENERATED_COUNTS[split], size, seed_of(seed, split))
+        count = _generated_count(data, split)
+        pictures, labels = generated_secret(count, size, seed_of(seed, split))
         texts = tuple(LABELS[label] for label in labels)
         parts.append((GENERATED, _generated_part(pictures, texts)))
     return parts, classes
@@ -160,7 +165,7 @@ def _classes(data: Data, sources: list[tuple[str, Source]]) -> _Classes:
                 raise DataError(
                     f"{one} and {other} disagree on `{data.attribute}`: "
                     f"{', '.join(sorted(ones)[:10])} here, {', '.join(sorted(others)[:10])} there: "
-                    "write it alike, or name all classes with --data.labels"
+                    "write it alike, or name all classes with `labels`"
                 )
     return _Classes(_label_names(data, values), values)
 
@@ -206,7 +211,7 @@ def _without_labels(
         if entries:
             parts.append(_decode(source, entries, size, align, None, world))
     if GENERATED in paths:
-        count = _GENERATED_COUNTS[split]
+        count = _generated_count(data, split)
         parts.append(_generated_part(drawn(count), ("",) * count))
     return _joined(parts, _Classes(), f"{', '.join(paths)}, split {split}")
 
@@ -237,6 +242,10 @@ class _Part:
     labels: tuple[str, ...]
     names: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+
+
+def _generated_count(data: Data, split: str) -> int:
+    return min(_GENERATED_COUNTS[split], data.limit or _GENERATED_COUNTS[split])
 
 
 def _generated_part(pictures: NDArray[np.uint8], labels: tuple[str, ...]) -> _Part:
@@ -276,7 +285,7 @@ def _label_names(data: Data, values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _natural(value: str) -> tuple[int, str]:
-    return (int(value), "") if value.isdecimal() and len(value) < 20 else (1 << 62, value)
+    return (int(value), value) if value.isdecimal() and len(value) < 20 else (1 << 62, value)
 
 
 def _split(entries: tuple[Entry, ...], data: Data, split: str) -> list[Entry]:
@@ -285,13 +294,13 @@ def _split(entries: tuple[Entry, ...], data: Data, split: str) -> list[Entry]:
     chosen = []
     for entry in entries:
         # A hash of the name: the same pictures are held out whatever else is in the source.
-        validation = zlib.crc32(entry.name.encode()) % 10_000 < held_out
+        validation = zlib.crc32(os.fsencode(entry.name)) % 10_000 < held_out
         if entry.split == wanted and (wanted == "test" or validation == (split == "validation")):
             chosen.append(entry)
     if data.limit is None or len(chosen) <= data.limit:
         return chosen
     # By the hash too: the first ones may all be of one class.
-    drawn = sorted(chosen, key=lambda entry: zlib.crc32(entry.name.encode()))[: data.limit]
+    drawn = sorted(chosen, key=lambda entry: zlib.crc32(os.fsencode(entry.name)))[: data.limit]
     kept = {entry.name for entry in drawn}
     return [entry for entry in chosen if entry.name in kept]
 

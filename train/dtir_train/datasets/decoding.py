@@ -76,7 +76,7 @@ def decode(
         world.together(lambda: decode_share(world.local_rank, world.local_size))
     pictures, kept = world.together(lambda: read_shards(folder, len(entries), size))
     if pictures is None:
-        raise DataError(f"{source.path}: no face found in any picture: use --data.no-align")
+        raise DataError(f"{source.path}: no face found in any picture: switch `align` off")
     return pictures, kept
 
 

@@ -133,7 +133,7 @@ def open_source(path: Path, attribute: str | None, domain: Domain = "secret") ->
         raise DataError(f"{path}: no such folder or file: give the path of the pictures")
     by_folder = False
     if path.is_file() or (path / "labels.csv").is_file():
-        entries = _labelled(path, attribute)
+        entries = _labelled(path, attribute, domain)
     elif (path / "img_align_celeba").is_dir():
         entries = _celeba(path, attribute)
     elif attribute is None:
@@ -145,7 +145,7 @@ def open_source(path: Path, attribute: str | None, domain: Domain = "secret") ->
     return Source(path, tuple(entries), by_folder)
 
 
-def _labelled(path: Path, attribute: str | None) -> list[Entry]:
+def _labelled(path: Path, attribute: str | None, domain: Domain) -> list[Entry]:
     if path.is_file():
         try:
             with zipfile.ZipFile(path) as archive:
@@ -156,7 +156,7 @@ def _labelled(path: Path, attribute: str | None) -> list[Entry]:
         if table is None:
             if attribute is not None:
                 raise DataError(f"{path}: the zip holds no labels.csv")
-            return _unlabelled(sorted(members))
+            return _unlabelled(sorted(members), domain)
     else:
         table = (path / "labels.csv").read_bytes()
     try:
@@ -164,11 +164,11 @@ def _labelled(path: Path, attribute: str | None) -> list[Entry]:
         rows = list(csv.reader(io.StringIO(table.decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: labels.csv is no CSV in UTF-8 ({error})") from error
-    columns = rows[0] if rows else []
+    columns = [_plain(column) for column in rows[0]] if rows else []
     if "file" not in columns:
         raise DataError(f"{path}: labels.csv has no column `file` (it has: {', '.join(columns)})")
     column = None if attribute is None else _column(attribute, columns, f"{path}: labels.csv")
-    entries = []
+    entries, names = [], set()
     for line, fields in enumerate(rows[1:], start=2):
         if not fields:
             continue
@@ -182,8 +182,20 @@ def _labelled(path: Path, attribute: str | None) -> list[Entry]:
             )
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise DataError(f"{path}: labels.csv, line {line}: {name} lies outside of images/")
+        if name in names:
+            raise DataError(
+                f"{path}: labels.csv, line {line}: {name} is listed twice: a picture has one split "
+                "and one label"
+            )
+        names.add(name)
         entries.append(Entry(f"images/{name}", split, label or ""))
     return entries
+
+
+def _plain(column: str) -> str:
+    """A column's name without spaces around it; `file` and `split` may be written in any case."""
+    name = column.strip()
+    return name.lower() if name.lower() in ("file", "split") else name
 
 
 def _celeba(path: Path, attribute: str | None) -> list[Entry]:
@@ -205,7 +217,10 @@ def _celeba_labels(path: Path, attribute: str) -> dict[str, str]:
     file = path / ("identity_CelebA.txt" if identity else "list_attr_celeba.txt")
     if not file.is_file():
         raise DataError(f"{file}: missing: download it with CelebA's pictures")
-    lines = file.read_text().splitlines()
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: no text in UTF-8 ({error}): download it again") from error
     if identity:
         return dict(line.split()[:2] for line in lines if len(line.split()) == 2)
     if len(lines) < 2:
@@ -265,7 +280,7 @@ def _unlabelled(names: Sequence[str], domain: Domain = "target") -> list[Entry]:
 
 def _split(name: str, test_share: float) -> str:
     # Another hash than the one that holds validation pictures out.
-    drawn = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+    drawn = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) / 2**64
     return "test" if drawn < test_share else "train"
 
 

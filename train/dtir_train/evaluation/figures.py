@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -94,7 +95,7 @@ def figures(
         OutputError: where the results cannot be written.
     """
     check_passes("judge_epochs", judge_epochs)
-    if points < 2 or not blurs or min(blurs) < 0:
+    if points < 2 or not blurs or not all(0 <= blur < math.inf for blur in blurs):
         raise ConfigurationError("figures needs 2 points, and blurs of 0 or more, to judge them by")
     _check_sklearn()
     with open_system(subject.system) as system:
@@ -197,9 +198,10 @@ def _tsne(sets: Mapping[str, NDArray[np.uint8]], result: Figures, seed: int) -> 
         for one in pictures
     ]
     pixels = np.stack(small).reshape(len(small), -1) / 255.0
-    components = PCA(min(_TSNE_COMPONENTS, len(pixels) - 1), random_state=seed)
+    state = seed % 2**32
+    components = PCA(min(_TSNE_COMPONENTS, len(pixels) - 1), random_state=state)
     perplexity = min(_PERPLEXITY, (len(pixels) - 1) / 3)
-    embedding = TSNE(perplexity=perplexity, random_state=seed, init="pca")
+    embedding = TSNE(perplexity=perplexity, random_state=state, init="pca")
     places = embedding.fit_transform(components.fit_transform(pixels))
     split = dict(zip(chosen, np.split(places, len(chosen)), strict=True))
     unblurred = {one.blur: one for one in result.likeness}.get(0)

@@ -98,7 +98,7 @@ def names_of(sources: Sequence[str]) -> tuple[str, ...]:
     Args:
         sources: folders and zips.
     """
-    names = tuple(Path(source).stem for source in sources)
+    names = tuple(Path(source).resolve().stem or source for source in sources)
     return names if len(set(names)) == len(set(sources)) else tuple(sources)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dtir_train.baluja import HidingRecipe, hide_and_restore, train_hiding
-from dtir_train.configuration import Data
+from dtir_train.configuration import Data, check_seed
 from dtir_train.datasets import Batches, load_secret, load_secret_by_source, load_target
 from dtir_train.evaluation.arrays import as_tensor, bgr, evenly, in_parts
 from dtir_train.evaluation.grid import grid
@@ -93,6 +93,7 @@ def table_4(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
+    check_seed(key)
     with open_system(subject.system) as system:
         data = subject.data(system, target)
         tests = load_secret_by_source(data, system.image_size, "test")
