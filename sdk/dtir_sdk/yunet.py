@@ -6,6 +6,7 @@ The same network and the same answers as OpenCV's `FaceDetectorYN`, in about hal
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dtir_sdk.engines.base import check_not_forked
 from dtir_sdk.engines.openvino import core, kept_or_compiled, package
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.files import reason
@@ -48,6 +50,7 @@ class YuNet:
         if not path.is_file():
             raise BundleError(f"{path} is missing: reinstall dtir")
         self._confidence = confidence
+        self._process = os.getpid()
         # A network each: OpenVINO's streams, which share one, gave wrong answers for this one.
         self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(at_once):
@@ -62,7 +65,11 @@ class YuNet:
         Returns:
             float32 [N, 15], the surest first: left, top, width, height of the box, x and y of
             five landmarks (the order of `FoundFace`), all in pixels, and the score in [0, 1].
+
+        Raises:
+            EngineError: it was made before this process was forked.
         """
+        check_not_forked(self._process)
         openvino = package()
         height, width = picture.shape[:2]
         beyond = ((0, -height % _STRIDES[-1]), (0, -width % _STRIDES[-1]), (0, 0))

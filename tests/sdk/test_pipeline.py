@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -223,3 +226,25 @@ def test_run_a_video(bundle, tmp_path, portrait, write_film):
         lefts = [result.faces[0].box[0] for _, result in results]
         assert lefts == sorted(lefts)
         assert lefts[-1] > lefts[0] + 15
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_after_a_fork_a_new_one_is_asked_for(portrait_path):
+    """As under a server that loads before it forks: without the threads it would wait for ever."""
+    program = """
+import os, sys, cv2
+from dtir_sdk import Pipeline
+from dtir_sdk.errors import EngineError
+frame = cv2.imread(sys.argv[1])
+pipeline = Pipeline()
+pipeline(frame)
+if os.fork() == 0:
+    try:
+        pipeline(frame)
+    except EngineError as error:
+        os._exit(0 if "make a new one after a fork" in str(error) else 1)
+    os._exit(2)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    words = [sys.executable, "-W", "ignore", "-c", program, str(portrait_path)]
+    assert subprocess.run(words, timeout=60, check=False).returncode == 0

@@ -586,7 +586,7 @@ def test_training_learns(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_a_gpu_trains_and_goes_on(small, tmp_path):
+def test_a_gpu_trains_and_goes_on(small, tmp_path, monkeypatch):
     recipe = {"gradient_penalty": 1.0, "penalty_every": 2, "similarity_weight": 1.0}
     on_gpu = replace(OFTEN, device="cuda")
     fit(small(steps=2, **recipe), tmp_path / "first", on_gpu)
@@ -595,12 +595,17 @@ def test_a_gpu_trains_and_goes_on(small, tmp_path):
     )
     fit(replace(taught, start_from=str(tmp_path / "first")), tmp_path / "second", on_gpu)
     assert load_checkpoint(tmp_path / "second").step == 4
-    resume(tmp_path / "second", on_gpu)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 3, Killed())
+        with pytest.raises(Killed):
+            fit(taught, tmp_path / "third", on_gpu)
+    resume(tmp_path / "third", on_gpu)
+    assert load_checkpoint(tmp_path / "third").step == 4
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_a_step_as_a_cuda_graph_is_the_same_step(small, tmp_path):
+def test_a_step_as_a_cuda_graph_is_the_same_step(small, tmp_path, monkeypatch):
     recipe = {"gradient_penalty": 1.0, "penalty_every": 2, "similarity_weight": 1.0}
     # Each kind of step (with a penalty, without, settling) is captured at its fourth time.
     begun = small(steps=20, settle=6, constant_epochs=1.0, **recipe)
@@ -612,7 +617,15 @@ def test_a_step_as_a_cuda_graph_is_the_same_step(small, tmp_path):
         ("each", begun, False),
         ("graph", begun, True),
     ):
-        fit(configuration, tmp_path / name, replace(on_gpu, cuda_graph=cuda_graph))
+        execution = replace(on_gpu, cuda_graph=cuda_graph)
+        if cuda_graph:
+            with monkeypatch.context() as patch:
+                stop_before(patch, 11, Killed())
+                with pytest.raises(Killed):
+                    fit(configuration, tmp_path / name, execution)
+            resume(tmp_path / name, execution)
+        else:
+            fit(configuration, tmp_path / name, execution)
         weights[name] = load_checkpoint(tmp_path / name).tensors
     for group in ("transfer", "recognizer", "restorer", "discriminator"):
         # A bias before InstanceNorm does nothing, and walks at random.
@@ -624,7 +637,7 @@ def test_a_step_as_a_cuda_graph_is_the_same_step(small, tmp_path):
         assert float((graph - start).norm() / (each - start).norm()) == pytest.approx(1, abs=0.1)
         assert float(torch.cosine_similarity(graph - start, each - start, dim=0)) > 0.5
     as_graph = replace(on_gpu, cuda_graph=True)
-    resume(tmp_path / "graph", as_graph)
+    assert "every parameter" in dry_run(begun, as_graph)[-1]
     taught = replace(begun, teacher=str(tmp_path / "graph"), start_from=str(tmp_path / "graph"))
     fit(taught, tmp_path / "taught", as_graph)
     assert load_checkpoint(tmp_path / "taught").step == 20

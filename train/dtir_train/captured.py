@@ -16,7 +16,7 @@ from torch import Tensor
 Result = TypeVar("Result")
 
 # Before it captures: libraries choose their kernels, and optimizers make their state.
-_WARM_UP = 3
+WARM_UP = 3
 
 
 class Captured(Generic[Result]):
@@ -45,7 +45,7 @@ class Captured(Generic[Result]):
             What it returns; tensors among it are overwritten by the next call.
         """
         self._calls += 1
-        if self._calls <= _WARM_UP:
+        if self._calls <= WARM_UP:
             return self._as_it_is(tensors)
         if self._graph is None:
             self._graph = self._capture(tensors)

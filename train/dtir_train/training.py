@@ -29,6 +29,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
 from dtir_train.arithmetic import Device
 from dtir_train.bundled_networks import bundled_checkpoint, is_bundle
+from dtir_train.captured import WARM_UP
 from dtir_train.channel import send
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
@@ -166,6 +167,8 @@ def resume(folder: Path, execution: Execution) -> None:
 def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
     """Does one step as a run would begin and asserts that every parameter got a gradient.
 
+    With `cuda_graph`, as many as it takes to capture one.
+
     Returns:
         Lines that say what was done; none where this is not the first of several processes.
 
@@ -181,8 +184,12 @@ def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
         batches = pictures.batches
         system = _system(configuration, pictures, execution, fabric)
         world.together(lambda: _start(system, pictures.secret, fabric))
+        batch = on_device(batches[0], fabric)
+        # The first may have a gradient penalty, and be another graph than those after it.
+        for _ in range(WARM_UP + 1 if execution.cuda_graph else 0):
+            system.train_step(batch, 1e-6, settling=False)
         began = time.perf_counter()
-        metrics = system.train_step(on_device(batches[0], fabric), 1e-6, settling=False)
+        metrics = system.train_step(batch, 1e-6, settling=False)
         seconds = time.perf_counter() - began
         missing = system.parameters_without_gradient()
         if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -164,6 +165,21 @@ class EngineInfo:
         return f"{where}: {self.reason}"
 
 
+def check_not_forked(process: int) -> None:
+    """Refuses what was loaded before a fork: its threads are not in the new process.
+
+    Args:
+        process: number of the process in which it was loaded.
+
+    Raises:
+        EngineError: this is another one, which would wait for those threads for ever.
+    """
+    if os.getpid() != process:
+        raise EngineError(
+            f"made in process {process}, used in another: make a new one after a fork"
+        )
+
+
 class _Closable(ABC):
     """Something loaded that runs one call at a time, and not after `close()`.
 
@@ -175,6 +191,7 @@ class _Closable(ABC):
         self.info = info
         self._lock = threading.Lock()
         self._closed = False
+        self._process = os.getpid()
 
     def close(self) -> None:
         """Frees what was loaded; may be called again."""
@@ -184,16 +201,18 @@ class _Closable(ABC):
                 self._release()
 
     def check_open(self) -> None:
-        """Refuses use after `close()`.
+        """Refuses use after `close()`, and in a process that was forked.
 
         Raises:
-            EngineError: it was closed.
+            EngineError: it was closed, or made in another process.
         """
+        check_not_forked(self._process)
         if self._closed:
             raise EngineError("used after close(): make a new one")
 
     def _run(self, step: Callable[[Any], _Result], batch: Any) -> _Result:
         """Keeps other threads out of a step; what goes wrong in it becomes an `EngineError`."""
+        check_not_forked(self._process)
         with self._lock:
             self.check_open()
             try:
