@@ -101,7 +101,7 @@ def test_faces_that_are_not_found_count_as_wrong(bundle, target, write_set, tmp_
 
 
 def test_a_bundle_for_other_labels_is_refused(bundle, target, write_set, noisy, tmp_path):
-    rows = [("a.png", "train", "0"), ("b.png", "test", "1")]
+    rows = [("a.png", "train", "0"), ("b.png", "test", "1"), ("c.png", "train", "1")]
     pictures = {row[0]: noisy((100, 100, 100), 0) for row in rows}
     secret = write_set(tmp_path / "faces", rows, pictures)
     with pytest.raises(
