@@ -23,7 +23,6 @@ from dtir_export.report import report_files, staged
 from dtir_export.tuning import tune
 from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
 from dtir_sdk.bundle import (
-    MANIFEST,
     MAY_HOLD,
     Bundle,
     FilePrecision,
@@ -34,6 +33,7 @@ from dtir_sdk.bundle import (
 )
 from dtir_sdk.errors import BundleError, ConfigurationError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
+from dtir_train.bundled_networks import is_bundle
 from dtir_train.checkpoint import TrainedNetworks, load_trained, run_name
 
 METRICS_KEY = "export_parity"
@@ -266,7 +266,7 @@ def _destination(
             f"{report_folder} lies in the bundle, and the report holds photos: name another "
             "folder with --report"
         )
-    if (report_folder / MANIFEST).exists():
+    if is_bundle(report_folder):
         raise ConfigurationError(
             f"{report_folder} is a bundle, and the report holds photos: name another folder with "
             "--report"

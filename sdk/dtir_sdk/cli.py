@@ -6,7 +6,6 @@ Exit codes: 0 done; 1 some files failed, or stdout was closed; 2 error; 3 a file
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,8 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    # FFmpeg, which reads the videos, would print its own lines beside ours.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         with flushing():
             code: int = tyro.extras.subcommand_cli_from_dict(

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import cv2
 
-# FFmpeg would print the addresses that it reads from, with the users and passwords in them. It
-# reads this once, when OpenCV first opens a video.
+# FFmpeg would print lines of its own, such as the addresses that it reads from, with the users and
+# passwords in them. It reads this once, when OpenCV first opens a video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 # OpenCV's level belongs to the whole process: the first block in sets it, the last one out resets.

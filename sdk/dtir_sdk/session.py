@@ -181,7 +181,6 @@ class VideoSession:
         # Frames of another size, as of a camera that was turned, show nothing where it was.
         if not self._continuous or self._covered not in (None, look.picture.shape):
             self._tracker.forget()
-            self._people = {}
         self._covered = look.picture.shape
         tracked = self._tracker.update(look.found, look.stamp.seconds)
         wanted = tracked[:1] if self._largest else tracked

@@ -16,6 +16,7 @@ from dtir_train.configuration import (
     Distillation,
     Networks,
     Recipe,
+    check_seed,
 )
 
 numbers = st.integers(1, 512)
@@ -350,3 +351,8 @@ def test_an_empty_name_is_not_the_folder_one_is_in(sources):
 def test_names_that_no_bundle_could_hold_are_refused(values):
     with pytest.raises(ConfigurationError, match=r"^(labels are|attribute is)"):
         Data(**values)
+
+
+def test_a_number_that_seeds_is_called_by_its_own_name():
+    with pytest.raises(ConfigurationError, match="key is -1: it must be from 0"):
+        check_seed(-1, "key")

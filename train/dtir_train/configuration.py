@@ -34,10 +34,15 @@ def check_passes(name: str, passes: float, *, none: bool = False) -> None:
         raise ConfigurationError(f"{name} is {passes:g}: it must be {least}")
 
 
-def check_seed(seed: int) -> None:
-    """Raises ConfigurationError for a seed that no generator of random numbers takes."""
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raises ConfigurationError for a seed that no generator of random numbers takes.
+
+    Args:
+        seed: to check.
+        name: of the option.
+    """
     if not 0 <= seed < 1 << 63:
-        raise ConfigurationError(f"seed is {seed}: it must be from 0 to below 2^63")
+        raise ConfigurationError(f"{name} is {seed}: it must be from 0 to below 2^63")
 
 
 @dataclass(frozen=True)

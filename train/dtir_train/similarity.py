@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from kornia.filters import get_gaussian_kernel1d
+from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from kornia.metrics import ssim
 from torch import Tensor
-from torch.nn import functional
 
 _WINDOW, _SIGMA = 11, 1.5
 # For pictures in [-1, 1].
@@ -31,21 +30,15 @@ def _similarity_on_gpu(made: Tensor, wanted: Tensor) -> Tensor:
     """As kornia's, which moves its window to the GPU at each call: no CUDA graph can hold that."""
     products = [made, wanted, made * made, wanted * wanted, made * wanted]
     with torch.autocast(made.device.type, enabled=False):
-        blurred = _blurred(torch.cat(products, dim=1).float()).chunk(5, dim=1)
+        window = _window(made.device)
+        # PyTorch's own kernel for such convolutions wants this memory order.
+        pictures = torch.cat(products, dim=1).float().contiguous()
+        blurred = filter2d_separable(pictures, window, window).chunk(5, dim=1)
     mean, other, square, other_square, product = blurred
     covariance = product - mean * other
     variances = square - mean * mean + other_square - other * other
     similar = (2 * mean * other + _C1) * (2 * covariance + _C2)
     return (similar / ((mean * mean + other * other + _C1) * (variances + _C2))).mean()
-
-
-def _blurred(pictures: Tensor) -> Tensor:
-    channels, border = pictures.shape[1], _WINDOW // 2
-    window = _window(pictures.device).expand(channels, 1, 1, _WINDOW)
-    # PyTorch's own kernel for such convolutions wants this memory order.
-    padded = functional.pad(pictures, (border,) * 4, "reflect").contiguous()
-    rows = functional.conv2d(padded, window, groups=channels)
-    return functional.conv2d(rows, window.transpose(2, 3), groups=channels)
 
 
 @cache

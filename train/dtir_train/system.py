@@ -141,10 +141,9 @@ class System:
         if settling:
             self._stand_still()
         # Every so many steps, and those weigh as much more.
-        penalised = bool(recipe.gradient_penalty) and self.step % recipe.penalty_every == 0
-        metrics = self._learner(settling, penalised and not settling)(
-            batch.photos, batch.labels, batch.targets
-        )
+        due = self.step % recipe.penalty_every == 0
+        learn = self._learner(settling, due and not settling and recipe.gradient_penalty > 0)
+        metrics = learn(batch.photos, batch.labels, batch.targets)
         self._average(settling)
         self.step += 1
         return metrics

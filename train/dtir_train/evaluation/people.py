@@ -11,7 +11,7 @@ import tyro
 from numpy.typing import NDArray
 
 from dtir_sdk.errors import DataError
-from dtir_train.configuration import PresetName, check_seed
+from dtir_train.configuration import PresetName
 from dtir_train.datasets import Pictures, load_secret
 from dtir_train.datasets.sources import Source, open_source
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts, subset
@@ -139,10 +139,11 @@ def people(
         DataError: where the data cannot be used, or nobody is left to measure on.
         OutputError: where the results cannot be written.
     """
-    check_seed(seed)
     seen = tuple(dict.fromkeys(seen))
     with open_system(system) as opened:
-        subject = Subject(seen, attribute=attribute, labels=labels, align=align, limit=limit)
+        subject = Subject(
+            seen, attribute=attribute, labels=labels, align=align, limit=limit, seed=seed
+        )
         data = subject.data(opened)
         train, tests = load_train(data, opened), load_tests(data, opened)
         candidates = load_secret(

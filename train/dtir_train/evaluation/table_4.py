@@ -93,7 +93,7 @@ def table_4(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
-    check_seed(key)
+    check_seed(key, "key")
     with open_system(subject.system) as system:
         data = subject.data(system, target)
         tests = load_secret_by_source(data, system.image_size, "test")
