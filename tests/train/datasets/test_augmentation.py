@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
-from dtir_train.datasets.augmentation import moved, random_backgrounds, recoloured
+from dtir_train.datasets.augmentation import blurred, moved, random_backgrounds, recoloured
 from dtir_train.datasets.draws import Draws
 
 
@@ -18,6 +20,7 @@ def noise(count: int = 8, channels: int = 3) -> torch.Tensor:
 def test_no_jitter_and_no_flip_leave_pictures_as_they_are():
     assert torch.equal(moved(noise(), 0.0, False, seeded(8)), noise())
     assert torch.equal(recoloured(noise(), 0.0, seeded(8)), noise())
+    assert torch.equal(blurred(noise(), 0.0, seeded(8)), noise())
 
 
 def test_a_flip_alone_is_exact():
@@ -31,9 +34,16 @@ def test_a_flip_alone_is_exact():
     assert 4 < sum(mirrored) < 28
 
 
-@pytest.mark.parametrize("change", [lambda p, d: moved(p, 0.1, True, d), None])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pictures, draws: moved(pictures, 0.1, True, draws),
+        lambda pictures, draws: recoloured(pictures, 0.2, draws),
+        lambda pictures, draws: blurred(pictures, 1.0, draws),
+    ],
+    ids=["moved", "recoloured", "blurred"],
+)
 def test_the_same_draws_give_the_same_pictures(change):
-    change = change or (lambda pictures, draws: recoloured(pictures, 0.2, draws))
     once, again, other = (change(noise(), seeded(8, seed)) for seed in (1, 1, 2))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
@@ -73,6 +83,17 @@ def test_recolouring_stays_in_range_and_changes_each_picture():
     factors = (made.mean(dim=(1, 2, 3)) / noise().mean(dim=(1, 2, 3))).tolist()
     assert len({round(factor, 4) for factor in factors}) == len(factors)
     assert all(0.45 < factor < 1.55 for factor in factors)
+
+
+def test_each_picture_is_blurred_by_a_gaussian_of_its_own_width():
+    changed = blurred(noise(), 1.5, seeded(8))
+    widths = (seeded(8).uniform() * 1.5).tolist()
+    assert min(widths) < 0.5
+    assert max(widths) > 1.0
+    for before, after, width in zip(noise(), changed, widths, strict=True):
+        picture = np.ascontiguousarray(before.permute(1, 2, 0).numpy())
+        expected = cv2.GaussianBlur(picture, (11, 11), max(width, 0.1))
+        np.testing.assert_allclose(after.permute(1, 2, 0).numpy(), expected, atol=1e-3)
 
 
 def test_backgrounds_are_all_different_and_in_range():

@@ -97,6 +97,20 @@ def test_options_that_measure_nothing_are_refused(bundle, people, tmp_path, opti
         run(bundle, people, tmp_path, **options)
 
 
+def test_recognizers_may_learn_from_blurred_photos(bundle, people, measured, tmp_path):
+    document = run(bundle, people, tmp_path, epochs=80, repeats=2, blur=1.5)
+    assert document["blur"] == 1.5
+    assert all(one["photo_accuracy"] > 0.9 for one in document["attributes"])
+    assert "each blurred by 0 to 1.5 pixels" in (tmp_path / "table-3.md").read_text()
+    assert "blurred" not in (measured[1] / "table-3.md").read_text()
+
+
+@pytest.mark.parametrize("blur", [-1.0, 5.1, float("nan")])
+def test_a_blur_that_no_photo_has_is_refused(bundle, people, tmp_path, blur):
+    with pytest.raises(ConfigurationError, match=f"blur is {blur:g}: it must be from 0 to 5"):
+        run(bundle, people, tmp_path, blur=blur)
+
+
 def test_the_command(bundle, people, tmp_path, capsys):
     options = ["--no-align", "--preset", "tiny", "--epochs", "1", "--attributes", "warm"]
     paths = ["--secret", str(people), "--output", str(tmp_path)]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional
 
 from dtir_train.datasets.draws import Draws
 
 _CPU = torch.device("cpu")
+# In pixels: a Gaussian this narrow leaves a picture as it is.
+_NO_BLUR = 0.1
 
 
 def moved(pictures: Tensor, jitter: float, flip: bool, draws: Draws) -> Tensor:
@@ -65,6 +68,25 @@ def recoloured(pictures: Tensor, jitter: float, draws: Draws) -> Tensor:
     # Saturation leaves the mean as it is.
     mean = grey.mean(dim=(1, 2, 3), keepdim=True)
     return varied.mul_(contrast).add_(mean * (brightness - contrast)).clamp_(0, 255)
+
+
+def blurred(pictures: Tensor, largest: float, draws: Draws) -> Tensor:
+    """Blurs each picture, as cameras and their distance from a face do more or less.
+
+    Args:
+        pictures: float32 [N, C, S, S].
+        largest: standard deviation of the Gaussian in pixels; a picture's own is drawn from 0 to
+            this. Three times as many pixels must be fewer than S.
+        draws: for each of the pictures.
+
+    Returns:
+        float32 [N, C, S, S].
+    """
+    if not largest:
+        return pictures
+    window = 2 * math.ceil(3 * largest) + 1
+    widths = (draws.uniform(1) * largest).clamp_min(_NO_BLUR).to(pictures.device)
+    return gaussian_blur2d(pictures, (window, window), widths.expand(-1, 2))
 
 
 def random_backgrounds(size: int, draws: Draws, device: torch.device = _CPU) -> Tensor:

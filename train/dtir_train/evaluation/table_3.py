@@ -11,18 +11,19 @@ from typing import Annotated
 import numpy as np
 import tyro
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dtir_sdk.errors import ConfigurationError
-from dtir_train.classifier import attribute_loss, batches_of, logits, train_classifier
-from dtir_train.configuration import Data, Networks, PresetName, check_passes
-from dtir_train.datasets import Pictures
+from dtir_train.classifier import Batch, attribute_loss, batches_of, logits, train_classifier
+from dtir_train.configuration import PresetName, check_passes
+from dtir_train.datasets.augmentation import blurred
+from dtir_train.datasets.draws import Draws
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.recognition import balanced_accuracy, majority
 from dtir_train.evaluation.report import Conditions, bars, table, write_report
 from dtir_train.evaluation.restoration import Restoration, measure_restoration
 from dtir_train.evaluation.subject import Setting, load_flagged, names_of
 from dtir_train.evaluation.systems import open_system
-from dtir_train.networks import Recognizer
 
 # Accuracy on photos and on restored photos, in percent; on 2,000 pictures of CelebA at 256x256.
 PAPER: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -33,6 +34,9 @@ PAPER: Mapping[str, tuple[float, float]] = MappingProxyType(
         "attractive": (80.2, 79.7),
     }
 )
+
+# In pixels; beyond it no face is left.
+_MOST_BLUR = 5.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Table3:
         test_pictures: photos that it was tested on.
         not_found: test pictures left out since no face was found in them.
         restoration: of the test photos.
+        blur: largest standard deviation of the training photos' blur, in pixels.
         seeds: of the recognizers; every figure is their mean.
     """
 
@@ -80,6 +85,7 @@ class Table3:
     test_pictures: int
     not_found: int
     restoration: Restoration
+    blur: float
     seeds: tuple[int, ...]
 
 
@@ -89,6 +95,7 @@ def table_3(
     attributes: tuple[str, ...] = ("Male", "Bald", "Heavy_Makeup", "Attractive"),
     preset: PresetName | None = None,
     epochs: float = 20,
+    blur: float = 0.0,
     repeats: int = 1,
 ) -> None:
     """Table 3: train a recognizer on photos, and test it on photos and on restored photos.
@@ -103,6 +110,9 @@ def table_3(
         preset: gives the size of the recognizers that are trained to compare; by default the
             run's own, and those of `edge` for a bundle.
         epochs: passes in training the recognizer.
+        blur: blur each training photo by a Gaussian of a standard deviation from 0 to this, in
+            pixels: cameras differ in sharpness, and restored photos are less sharp than photos. 0
+            trains on photos as sharp as they are.
         repeats: recognizers to train, of seeds that follow each other; figures are their means.
 
     Raises:
@@ -114,6 +124,8 @@ def table_3(
     check_passes("epochs", epochs)
     if repeats < 1 or not attributes:
         raise ConfigurationError("table-3 needs attributes, and repeats above 0")
+    if not 0 <= blur <= _MOST_BLUR:
+        raise ConfigurationError(f"blur is {blur:g}: it must be from 0 to {_MOST_BLUR:g} pixels")
     seeds = tuple(range(setting.seed, setting.seed + repeats))
     with open_system(setting.system) as system:
         data = setting.labelled(system, attributes[0])
@@ -124,7 +136,23 @@ def table_3(
         restored = in_parts(system.restore, cartoons, "restoring")
         networks = system.comparable(preset)
         conditions = Conditions.of(system)
-    read = [_read(train, data, networks, epochs, seed, (photos, restored)) for seed in seeds]
+
+    def read_by(seed: int) -> tuple[NDArray[np.int64], ...]:
+        batch, steps = batches_of(train, data, epochs, seed)
+        network = train_classifier(
+            networks,
+            len(attributes),
+            _blurred_batches(batch, blur, seed),
+            steps,
+            f"training on photos, seed {seed}",
+            seed=seed,
+            loss=attribute_loss,
+        )
+        return tuple(
+            (logits(network, as_tensor(each)) > 0).long().numpy() for each in (photos, restored)
+        )
+
+    read = [read_by(seed) for seed in seeds]
     readings = tuple(
         _reading(attribute, truth[:, column], [[side[:, column] for side in one] for one in read])
         for column, attribute in enumerate(attributes)
@@ -136,6 +164,7 @@ def table_3(
         len(test),
         len(test.left_out),
         measure_restoration(", ".join(names_of(data.secret)), photos, restored),
+        blur,
         seeds,
     )
     write_report(
@@ -174,36 +203,26 @@ def to_markdown(result: Table3) -> list[str]:
         )
         for one in (*result.attributes, result.mean)
     ]
+    photos = f"{result.training_pictures} photos"
+    if result.blur:
+        photos += f", each blurred by 0 to {result.blur:g} pixels,"
     return [
         *table(header, rows),
         "",
-        f"One network for all attributes, trained on {result.training_pictures} photos (seeds "
+        f"One network for all attributes, trained on {photos} (seeds "
         f"{', '.join(map(str, result.seeds))}), tested on {result.test_pictures}; no face was "
         f"found in {result.not_found} more. Restored photos: {result.restoration.psnr:.2f} dB, "
         f"SSIM {result.restoration.ssim:.3f}.",
     ]
 
 
-def _read(
-    train: Pictures,
-    data: Data,
-    networks: Networks,
-    epochs: float,
-    seed: int,
-    tests: tuple[NDArray[np.uint8], ...],
-) -> tuple[NDArray[np.int64], ...]:
-    """Trains a recognizer on photos and reads sets of test pictures: int64 [N, A] each."""
-    batch, steps = batches_of(train, data, epochs, seed)
-    network: Recognizer = train_classifier(
-        networks,
-        train.labels.shape[1],
-        batch,
-        steps,
-        f"training on photos, seed {seed}",
-        seed=seed,
-        loss=attribute_loss,
-    )
-    return tuple((logits(network, as_tensor(test)) > 0).long().numpy() for test in tests)
+def _blurred_batches(batch: Batch, largest: float, seed: int) -> Batch:
+    def blurred_batch(step: int) -> tuple[Tensor, Tensor]:
+        photos, labels = batch(step)
+        draws = Draws((seed, step, place) for place in range(len(photos)))
+        return blurred(photos, largest, draws), labels
+
+    return blurred_batch
 
 
 def _reading(
