@@ -61,12 +61,24 @@ class FaceFinder:
         confidence: least score of a face, in [0, 1].
         longest_side: frames whose longer side exceeds this many pixels are reduced to it for
             the search only. Larger finds smaller faces and takes longer.
-        at_once: how many threads may search at a time, each on a core; one has all cores, and its
-            answer soonest.
+        at_once: how many threads of yours may search at a time; more wait.
+        threads: CPU threads of a search; None takes all cores for one at a time, and one core for
+            each of several.
+
+    Raises:
+        BundleError: the detector's file is missing.
+        ConfigurationError: `threads` is no whole number of 1 or more.
+        EngineError: OpenVINO cannot load the detector.
     """
 
-    def __init__(self, confidence: float = 0.6, longest_side: int = 640, at_once: int = 1) -> None:
-        self._detector = YuNet(confidence, at_once)
+    def __init__(
+        self,
+        confidence: float = 0.6,
+        longest_side: int = 640,
+        at_once: int = 1,
+        threads: int | None = None,
+    ) -> None:
+        self._detector = YuNet(confidence, at_once, threads)
         self._longest_side = longest_side
 
     def find(self, frame: Frame) -> tuple[FoundFace, ...]:

@@ -51,7 +51,7 @@ class Pipeline(Closing):
             blurred beyond recognition (`blur`), or grey (`blank`).
         color: order of the channels of the frames taken, alone or out of an iterable, and of the
             pictures given.
-        threads: CPU threads of the engines; None leaves it to them.
+        threads: CPU threads of the engines and of the face detector; None leaves it to them.
         confidence: least score of a face in [0, 1].
         mode: `latency` or `throughput`, see `Transfer`.
 
@@ -112,7 +112,8 @@ class Pipeline(Closing):
         self.faces: Faces = faces
         self.surround: Surround = surround
         self._confidence = confidence
-        self._finder = FaceFinder(confidence)
+        self._threads = threads
+        self._finder = FaceFinder(confidence, threads=threads)
         self._cascade = Cascade(
             opened,
             engine=engine,
@@ -305,6 +306,7 @@ class Pipeline(Closing):
             color=self._color,
             surround=self.surround,
             confidence=self._confidence,
+            threads=self._threads,
             following=following or Following(),
             continuous=continuous,
         )

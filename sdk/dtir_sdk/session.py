@@ -84,6 +84,7 @@ class VideoSession:
         color: order of the channels of the frames taken and the pictures given.
         surround: see `composition.compose`.
         confidence: least score in [0, 1] of a face that was not there before.
+        threads: CPU threads of the face detector; None takes all cores.
         following: how faces are followed.
         continuous: whether each frame follows the one before; if not, each stands for itself:
             faces are looked for in every one, and nobody is known again or held.
@@ -101,6 +102,7 @@ class VideoSession:
         color: Color = "bgr",
         surround: Surround = "keep",
         confidence: float = 0.6,
+        threads: int | None = None,
         following: Following = Following(),
         continuous: bool = True,
     ) -> None:
@@ -110,7 +112,7 @@ class VideoSession:
         self._largest = faces == "largest"
         self._continuous = continuous
         self._detect_every = following.detect_every if continuous else 1
-        self._finder = FaceFinder(min(confidence, _LEAST_CONFIDENCE))
+        self._finder = FaceFinder(min(confidence, _LEAST_CONFIDENCE), threads=threads)
         self._tracker = Tracker(confidence, following.hold)
         self._people: dict[int, _Person] = {}
         self._looked = -math.inf

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dtir_sdk.engines.base import check_not_forked
+from dtir_sdk.engines.base import check_not_forked, check_threads
 from dtir_sdk.engines.openvino import core, kept_or_compiled, package
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.files import reason
@@ -38,14 +38,20 @@ class YuNet:
 
     Args:
         confidence: least score of a face, in [0, 1].
-        at_once: how many calls may run at a time, each on a core; others wait. 1 has all cores.
+        at_once: how many calls may run at a time; others wait.
+        threads: CPU threads of a call; None takes all cores for one call at a time, and one core
+            for each of several.
 
     Raises:
         BundleError: the network's file is missing.
+        ConfigurationError: `threads` is no whole number of 1 or more.
         EngineError: OpenVINO cannot load it.
     """
 
-    def __init__(self, confidence: float, at_once: int = 1) -> None:
+    def __init__(self, confidence: float, at_once: int = 1, threads: int | None = None) -> None:
+        check_threads(threads)
+        if threads is None and at_once > 1:
+            threads = 1
         path = Path(__file__).parent / "models/face_detector/yunet_face_detector.onnx"
         if not path.is_file():
             raise BundleError(f"{path} is missing: reinstall dtir")
@@ -54,7 +60,7 @@ class YuNet:
         # A network each: OpenVINO's streams, which share one, gave wrong answers for this one.
         self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(at_once):
-            self._idle.put(_compiled(path, alone=at_once == 1).create_infer_request())
+            self._idle.put(_compiled(path, threads).create_infer_request())
 
     def detect(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Finds the faces of a picture.
@@ -109,12 +115,12 @@ class YuNet:
         return np.hstack([corner, side, points, score[sure, np.newaxis]])
 
 
-def _compiled(path: Path, *, alone: bool) -> openvino.CompiledModel:
+def _compiled(path: Path, threads: int | None) -> openvino.CompiledModel:
     """The network for uint8 pictures [1, H, W, 3]."""
     # bf16 would move landmarks, and training would see other crops than its users.
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    if not alone:
-        options |= {"INFERENCE_NUM_THREADS": "1", "ENABLE_CPU_PINNING": "NO"}
+    if threads is not None:
+        options |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
     network = path.read_bytes()
 
     def compile() -> openvino.CompiledModel:

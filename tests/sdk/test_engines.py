@@ -354,7 +354,15 @@ def test_threads(graph, name):
 
 @pytest.mark.parametrize(
     "options",
-    [{"threads": 0}, {"threads": -1}, {"precision": "fp16"}, {"precision": ""}, {"mode": "fast"}],
+    [
+        {"threads": 0},
+        {"threads": -1},
+        {"threads": 1.5},
+        {"threads": True},
+        {"precision": "fp16"},
+        {"precision": ""},
+        {"mode": "fast"},
+    ],
 )
 def test_wrong_options(graph, options):
     with pytest.raises(ConfigurationError, match=next(iter(options))):

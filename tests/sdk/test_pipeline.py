@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -248,3 +249,23 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
     words = [sys.executable, "-W", "ignore", "-c", program, str(portrait_path)]
     assert subprocess.run(words, timeout=60, check=False).returncode == 0
+
+
+def test_its_threads_are_those_of_every_network(bundle, portrait, monkeypatch):
+    asked = []
+
+    def counted(real):
+        def kept_or_compiled(name, options, compile):
+            asked.append(int(options["INFERENCE_NUM_THREADS"]))
+            return real(name, options, compile)
+
+        return kept_or_compiled
+
+    for module in ("dtir_sdk.yunet", "dtir_sdk.engines.openvino"):
+        real = import_module(module).kept_or_compiled
+        monkeypatch.setattr(f"{module}.kept_or_compiled", counted(real))
+    with Pipeline(bundle, engine="openvino", threads=1) as limited:
+        assert len(limited(portrait).faces) == 1
+        assert len(limited.video()(portrait, 0.0).faces) == 1
+    # The detector of single pictures, that of the video, transfer and recognition.
+    assert asked == [1, 1, 1, 1]

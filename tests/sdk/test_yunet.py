@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dtir_sdk.yunet
-from dtir_sdk.errors import BundleError, EngineError
+from dtir_sdk.errors import BundleError, ConfigurationError, EngineError
 from dtir_sdk.yunet import YuNet
 
 CONFIDENCE = 0.6
@@ -74,6 +74,27 @@ def test_threads_may_share_it(detector, portrait, at_once):
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(shared.detect, pictures))
     assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_it_takes_as_many_threads_as_it_may(monkeypatch, portrait, at_once, threads):
+    asked = []
+
+    def compiled(_, options, compile):
+        asked.append(options.get("INFERENCE_NUM_THREADS"))
+        return compile()
+
+    monkeypatch.setattr("dtir_sdk.yunet.kept_or_compiled", compiled)
+    assert len(YuNet(CONFIDENCE, at_once, threads).detect(portrait)) == 1
+    by_default = None if at_once == 1 else "1"
+    assert asked == [by_default if threads is None else str(threads)] * at_once
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+def test_no_number_of_threads(threads):
+    with pytest.raises(ConfigurationError, match="threads must be a whole number of 1 or more"):
+        YuNet(CONFIDENCE, threads=threads)
 
 
 def test_without_its_file_it_says_so(monkeypatch, tmp_path):

@@ -25,6 +25,7 @@ from dtir_sdk.engines.base import (
     Problem,
     Signature,
     Tensor,
+    check_threads,
 )
 from dtir_sdk.errors import ConfigurationError, EngineError
 
@@ -196,8 +197,7 @@ def _check(choice: Choice, precision: str, threads: int | None, mode: str) -> No
         raise ConfigurationError(f"precision must be auto, bf16, f32 or int8, not {precision!r}")
     if mode not in get_args(Mode):
         raise ConfigurationError(f"mode must be latency or throughput, not {mode!r}")
-    if threads is not None and threads < 1:
-        raise ConfigurationError(f"threads must be 1 or more, not {threads}")
+    check_threads(threads)
     if threads is not None and choice.device != "cpu":
         raise ConfigurationError(
             f"threads are a matter of CPUs, and {choice.engine} runs on {choice.device}: "
