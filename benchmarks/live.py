@@ -15,6 +15,7 @@ Writes live.json and live.md into the output folder.
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import statistics
@@ -295,6 +296,10 @@ def main(arguments: Arguments) -> None:
         DtirError: it cannot be measured or written.
     """
     check_counts(rounds=arguments.rounds)
+    if arguments.still < 2:
+        raise ConfigurationError(f"still is {arguments.still}: it must be 2 or more")
+    if not 1 <= arguments.seconds < math.inf:
+        raise ConfigurationError(f"seconds is {arguments.seconds:g}: it must be 1 or more")
     deface = None if arguments.deface is None else program(arguments.deface)
     people = _people(arguments)
     length = round(arguments.seconds * FILM_RATE)

@@ -19,8 +19,10 @@ folder, photo = Path(sys.argv[1]), sys.argv[2]
 frame = read_picture(photo)
 with Transfer(folder / "bundle-edge") as transfer:
     size = transfer.bundle.manifest.image_size
-    face = FaceFinder().find(frame)[0]
-    crop = crop_face(frame, alignment(face.landmarks, size), size)
+    faces = FaceFinder().find(frame)
+    if not faces:
+        sys.exit(f"{photo}: no face was found")
+    crop = crop_face(frame, alignment(faces[0].landmarks, size), size)
     _, sent = cv2.imencode(".png", transfer(crop))
 
 # In the cloud: the label is read, no photo is seen.

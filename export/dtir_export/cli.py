@@ -1,4 +1,7 @@
-"""The `dtir-export` command. Exit codes: 0 done, 2 error, 130 Ctrl-C, 1 nobody reads on."""
+"""The `dtir-export` command.
+
+Exit codes: 0 done; 1 nobody reads on; 2 error; 130 Ctrl-C; 143 SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ from dtir_export.source import ExportSource, find_source
 from dtir_export.splitting import split_bundle
 from dtir_sdk.batches import BatchRange, check_batches
 from dtir_sdk.bundle import Bundle, FilePrecision, Role
-from dtir_sdk.closed_pipe import PIPE_CLOSED, discard_output, flushing
 from dtir_sdk.errors import ConfigurationError, DtirError
+from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing
+from dtir_sdk.stopping import exit_code, terminable
 
-FAILED, INTERRUPTED = 2, 130
+FAILED = 2
 OUTPUT = "dtir-bundle"
 
 EngineName = Literal["onnx", "tensorrt", "tensorrt-rtx"]
@@ -217,15 +221,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        with flushing():
+        with terminable(), flushing():
             options = tyro.cli(Options, prog="dtir-export", args=arguments)
             export(options, Narrator(sys.stdout))
     except DtirError as error:
         sys.stderr.write(f"dtir-export: error: {error}\n")
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         sys.stderr.write("dtir-export: interrupted, nothing half written\n")
-        return INTERRUPTED
+        return exit_code(error)
     except BrokenPipeError:
         discard_output()
         return PIPE_CLOSED

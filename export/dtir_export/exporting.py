@@ -32,6 +32,7 @@ from dtir_sdk.bundle import (
     write_bundle,
 )
 from dtir_sdk.errors import BundleError, ConfigurationError
+from dtir_sdk.files import check_writable
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.bundled_networks import is_bundle
 from dtir_train.checkpoint import TrainedNetworks, load_trained, run_name
@@ -271,6 +272,9 @@ def _destination(
             f"{report_folder} is a bundle, and the report holds photos: name another folder with "
             "--report"
         )
+    # A bundle is written beside its place, and then moved there.
+    check_writable(output.absolute().parent)
+    check_writable(report_folder)
     return _Destination(output, report_folder, precision, count, gate or GATES[precision])
 
 

@@ -123,6 +123,8 @@ class Manifest:
         """
         try:
             document = json.loads(text, parse_constant=_refuse_constant)
+            # Escapes can stand for halves of characters, which nobody can print.
+            json.dumps(document, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{where} is not well-formed JSON: {reason(error)}") from error
         if not isinstance(document, dict):

@@ -1,7 +1,7 @@
 """The `dtir` command.
 
 Exit codes: 0 done; 1 some files failed, or stdout was closed; 2 error; 3 a file held no face;
-130 Ctrl-C.
+130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
-from dtir_sdk.closed_pipe import PIPE_CLOSED, discard_output, flushing
 from dtir_sdk.errors import DtirError
+from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing
+from dtir_sdk.stopping import exit_code, terminable
 
-FAILED, INTERRUPTED = 2, 130
+FAILED = 2
 
 Engine = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -168,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        with flushing():
+        with terminable(), flushing():
             code: int = tyro.extras.subcommand_cli_from_dict(
                 {"run": run, "info": info, "bench": bench, "cache": cache},
                 prog="dtir",
@@ -178,9 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DtirError as error:
         print(f"dtir: error: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("dtir: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return exit_code(error)
     except BrokenPipeError:
         discard_output()
         return PIPE_CLOSED

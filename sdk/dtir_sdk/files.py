@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from dtir_sdk.errors import OutputError
 
@@ -19,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Lends a temporary path next to `path`, which takes its place when the block succeeds.
 
     The temporary file keeps the suffix of `path`, and goes when the block fails or is
-    interrupted. Missing parent folders are made.
+    interrupted. Missing parent folders are made. A link stays: the file that it names is replaced.
 
     Args:
         path: the file to write.
@@ -44,13 +45,14 @@ def replacing(path: Path) -> Iterator[Path]:
             raise OutputError(f"{path} is a folder: name a file instead")
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is a device or a pipe: name a file instead")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
+        file = Path(os.path.realpath(path)) if path.is_symlink() else path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
         try:
             yield temporary
             # Without this a crash of the machine may leave the new name with no content.
             sync(temporary)
-            temporary.replace(path)
+            temporary.replace(file)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -70,6 +72,23 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuses a folder in which nothing can be written, before there is anything to write.
+
+    Args:
+        folder: it need not be there, and is not made.
+
+    Raises:
+        OutputError: it is a file, or neither it nor the folder that is to hold it takes a file.
+    """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OutputError(f"nothing can be written to {folder}: {reason(error)}") from error
 
 
 def remove(path: Path) -> None:

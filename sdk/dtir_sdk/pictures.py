@@ -183,7 +183,7 @@ def decode_picture(data: bytes, name: str) -> Picture:
     _check_whole(data, name)
     try:
         with quiet_opencv():
-            decoded = _decode(data)
+            decoded = _decode(data, name)
         picture = _to_bgr(decoded, name)
     except (cv2.error, MemoryError) as error:
         raise PictureError(f"{name} is no picture that can be read, or too large") from error
@@ -216,13 +216,13 @@ def write_picture(path: str | PathLike[str], picture: Picture, *, color: Color =
     write_atomically(path, data.data)
 
 
-def _decode(data: bytes) -> NDArray[Any] | None:
+def _decode(data: bytes, name: str) -> NDArray[Any] | None:
     encoded = np.frombuffer(data, np.uint8)
     if data.startswith(_JPEG):
         return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     # IMREAD_COLOR would apply the orientation, but also drop the transparency.
     decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    return None if decoded is None else _oriented(decoded, _orientation(data))
+    return None if decoded is None else _oriented(decoded, _orientation(data, name))
 
 
 def _to_bgr(picture: NDArray[Any] | None, name: str) -> NDArray[Any]:
@@ -289,12 +289,11 @@ def _png_chunks(data: bytes, name: str) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
-def _orientation(data: bytes) -> int:
+def _orientation(data: bytes, name: str) -> int:
     """The EXIF orientation, 1 to 8, of a PNG or WebP file; 1 where there is none."""
     exif = b""
     if data.startswith(_PNG):
-        at = data.find(b"eXIf")
-        exif = data[at + 4 :] if 0 <= at < data.find(b"IDAT") else b""
+        exif = dict(_png_chunks(data, name)).get(b"eXIf", b"")
     elif data[:4] == b"RIFF":
         at = data.rfind(b"EXIF")
         exif = data[at + 8 :].removeprefix(b"Exif\0\0") if at >= 0 else b""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ import live
         ({"deface": "no-such-program"}, "no-such-program is not on PATH and no file that can be"),
         ({"deface": str(Path(__file__))}, "test_live.py is not on PATH and no file that can be"),
         ({"rounds": 0}, "rounds is 0: it must be 1 or more"),
+        ({"seconds": 0.0}, "seconds is 0: it must be 1 or more"),
+        ({"seconds": math.nan}, "seconds is nan: it must be 1 or more"),
+        ({"still": 1}, "still is 1: it must be 2 or more"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_measured(given, text, monkeypatch):

@@ -15,7 +15,7 @@ from dtir_export.parity import GATES, ParityError
 from dtir_export.splitting import split_bundle
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
 from dtir_sdk.bundle import MAY_HOLD
-from dtir_sdk.errors import BundleError, ConfigurationError, DataError
+from dtir_sdk.errors import BundleError, ConfigurationError, DataError, OutputError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.datasets.generated import generated_secret
 
@@ -115,6 +115,20 @@ def test_report_never_lies_in_the_bundle(checkpoint: Path, tmp_path: Path) -> No
     for folder in (output, output / "report"):
         with pytest.raises(ConfigurationError, match="holds photos"):
             export_checkpoint(checkpoint, output, report_folder=folder)
+
+
+@pytest.mark.parametrize("places", [("file/made", "report"), ("made", "file")])
+def test_what_cannot_be_written_is_told_before_the_work(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: tuple[str, str]
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("exported before the folders were known to be good")
+
+    monkeypatch.setattr("dtir_export.exporting.load_trained", work)
+    (tmp_path / "file").touch()
+    output, report = (tmp_path / place for place in places)
+    with pytest.raises(OutputError, match="nothing can be written to"):
+        export_checkpoint(checkpoint, output, report_folder=report)
 
 
 def test_count_of_none(checkpoint: Path, tmp_path: Path) -> None:

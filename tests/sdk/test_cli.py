@@ -200,7 +200,10 @@ def test_interrupted(dtir, portrait_path, monkeypatch):
     assert names() == ["grace_hopper.json", "grace_hopper_safe.png"]
 
 
-def test_an_interrupted_video_keeps_what_was_written_apart(bundle, portrait, write_film):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_video_keeps_what_was_written_apart(
+    bundle, portrait, write_film, number, code
+):
     write_film("film.mp4", [portrait] * 400, 25)
     process = start("run", "film.mp4", "--bundle", bundle.folder)
     deadline = time.monotonic() + 60
@@ -208,9 +211,9 @@ def test_an_interrupted_video_keeps_what_was_written_apart(bundle, portrait, wri
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in err
     assert err.endswith("dtir: interrupted\n")
     assert set(names()) <= {"film.partial.jsonl", "film.partial.mp4"}
@@ -242,7 +245,8 @@ def live_server(pictures: list[np.ndarray]) -> ThreadingHTTPServer:
     return server
 
 
-def test_a_live_stream_ends_well_with_ctrl_c(bundle, portrait):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_live_stream_ends_well_when_it_is_told_to(bundle, portrait, number):
     server = live_server([np.ascontiguousarray(portrait[::2, ::2])])
     address = f"http://127.0.0.1:{server.server_address[1]}/video.mjpg"
     process = start("run", address, "--to", "labels.jsonl", "--bundle", bundle.folder)
@@ -252,7 +256,7 @@ def test_a_live_stream_ends_well_with_ctrl_c(bundle, portrait):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     server.shutdown()
     server.server_close()
@@ -497,6 +501,21 @@ def test_closed_pipe(into_closed_pipe, bundle, portrait_path, command):
     words = [portrait_path] if command == "run" else []
     found = into_closed_pipe("-m", "dtir_sdk", command, "--bundle", bundle.folder, *words)
     assert found == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("words", [("info",), ("cache", "list"), ("run", "--help")])
+def test_a_full_disk_under_stdout_is_one_line(words):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dtir_sdk", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "dtir: error: stdout could not be written: no space left on device\n"
 
 
 def test_help_into_a_closed_pipe(into_closed_pipe):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dtir_sdk.errors import OutputError
-from dtir_sdk.files import reason, remove, replacing, write_atomically
+from dtir_sdk.files import check_writable, reason, remove, replacing, write_atomically
 
 
 def test_writes_and_makes_folders(tmp_path):
@@ -66,6 +66,19 @@ def test_what_is_no_file_stays(tmp_path):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_what_can_be_written_to_is_left_as_it_is(tmp_path):
+    check_writable(tmp_path / "new" / "deep")
+    check_writable(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_to_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/results"):
+        with pytest.raises(OutputError, match=f"nothing can be written to .*{folder}: not a dir"):
+            check_writable(tmp_path / folder)
+
+
 def test_a_file_is_removed_where_there_is_one(tmp_path):
     file = tmp_path / "file"
     file.touch()
@@ -79,3 +92,14 @@ def test_openvino_says_why_and_not_where():
     text = "Exception from src/inference/src/cpp/core.cpp:105:\nUnknown operator\n"
     assert reason(RuntimeError(text)) == "unknown operator"
     assert reason(RuntimeError(text.splitlines()[0])) == text.splitlines()[0].replace("E", "e", 1)
+
+
+def test_a_link_stays_and_what_it_names_is_written(tmp_path):
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "note.txt"
+    link.symlink_to(tmp_path / "far" / "real.txt")
+    for content in (b"first", b"again"):
+        write_atomically(link, content)
+        assert link.is_symlink()
+        assert (tmp_path / "far" / "real.txt").read_bytes() == content
+    assert len(list((tmp_path / "far").iterdir())) == 1

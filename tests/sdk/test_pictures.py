@@ -45,10 +45,10 @@ def with_exif_jpeg(data: bytes, orientation: int) -> bytes:
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
 
 
-def with_exif_png(data: bytes, orientation: int, order: str) -> bytes:
+def with_exif_png(data: bytes, orientation: int, order: str, at: int = 33) -> bytes:
     block = b"eXIf" + exif(orientation, order)
     chunk = struct.pack(">I", len(block) - 4) + block + struct.pack(">I", zlib.crc32(block))
-    return data[:33] + chunk + data[33:]
+    return data[:at] + chunk + data[at:]
 
 
 def encoded(picture: np.ndarray, suffix: str = ".png", *options: int) -> bytes:
@@ -171,8 +171,9 @@ def test_float_file(tmp_path):
 @pytest.mark.parametrize("orientation", TURNS)
 def test_orientation(tmp_path, orientation):
     wanted = TURNS[orientation](smooth)
-    for order in "<>":
-        data = with_exif_png(encoded(smooth), orientation, order)
+    # Before the pixels and after them: the last chunk takes 12 bytes.
+    for order, at in (("<", 33), (">", 33), ("<", -12)):
+        data = with_exif_png(encoded(smooth), orientation, order, at)
         (tmp_path / "p.png").write_bytes(data)
         assert np.array_equal(read_picture(tmp_path / "p.png"), wanted)
     (tmp_path / "p.jpg").write_bytes(with_exif_jpeg(encoded(smooth, ".jpg"), orientation))

@@ -8,6 +8,7 @@ import pytest
 
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_trained
 from dtir_train.cli import main
+from dtir_train.run_folder import METRICS_NAME
 
 
 def line_of(errors: str) -> str:
@@ -51,6 +52,28 @@ def test_resuming_nothing_is_one_line(refused, tmp_path):
 def test_evaluating_no_bundle_is_one_line(refused, tmp_path):
     line = refused("evaluate", "summary", tmp_path, "--secret=generated", "--target=generated")
     assert "is no bundle" in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("summary", "--secret", "no", "--target", "no"),
+        ("table-2", "--secret", "no"),
+        ("table-3", "--secret", "no"),
+        ("table-4", "--secret", "no", "--target", "no"),
+        ("figures", "--secret", "no", "--target", "no"),
+        ("channels", "--secret", "no"),
+        ("people", "--unseen", "no", "--seen", "no"),
+        ("attributes", "--secret", "no"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(refused, tmp_path, words):
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "results"
+    line = refused("evaluate", *words, "--output", folder)
+    assert f"nothing can be written to {folder}: not a directory" in line
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +140,13 @@ def test_bad_data_is_one_line_in_a_process_of_its_own(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_one_line_and_the_checkpoint_is_whole(command, small, options, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_was_trained_when_it_was_stopped_is_kept(
+    command, small, options, tmp_path, number, code
+):
     run = tmp_path / "run"
-    arguments = ["fit", "tiny", f"--run={run}", "--save-every=1", *options(small(steps=5000))]
+    often = ["--save-every=7", "--log-every=1"]
+    arguments = ["fit", "tiny", f"--run={run}", *often, *options(small(steps=5000))]
     process = command.start(*arguments)
     try:
         deadline = time.monotonic() + 240
@@ -127,14 +154,19 @@ def test_ctrl_c_is_one_line_and_the_checkpoint_is_whole(command, small, options,
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        # Not just after a checkpoint that was due in any case.
+        time.sleep(0.2)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert "dtir-train resume" in line_of(errors)
-    assert load_checkpoint(run).step > 0
+    assert process.returncode == code
+    promise, end = errors.splitlines()
+    assert promise == "dtir-train: stopping after this step; once more stops at once"
+    assert end.endswith("stopped; go on with `dtir-train resume RUN`")
     load_trained(run)
+    last_line = (run / METRICS_NAME).read_text().splitlines()[-1]
+    assert load_checkpoint(run).step == int(last_line.split(",")[0]) > 7
 
 
 @pytest.mark.slow

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_recognizer
@@ -19,6 +22,7 @@ from dtir_train.datasets.batches import photos_of
 from dtir_train.evaluation.identities import load_people
 from dtir_train.photo_recognizer import fit_recognizer
 from dtir_train.run_folder import write_configuration
+from dtir_train.unfinished import TRAINING_NAME
 
 
 def fit(people: Path, run: Path, **options) -> None:
@@ -88,6 +92,27 @@ def test_what_was_stopped_goes_on_exactly(people, tmp_path, same, stopping, save
     fit(people, tmp_path / "stopped", **options)
     same(tmp_path / "whole", tmp_path / "stopped")
     assert not list((tmp_path / "stopped").glob("unfinished*"))
+
+
+def test_told_to_stop_it_keeps_the_step_and_goes_on_exactly(people, tmp_path, same, monkeypatch):
+    options = {"pretraining": ("warm", "bright"), "pretraining_epochs": 2, "epochs": 2}
+    fit(people, tmp_path / "whole", **options)
+    loss, calls = functional.cross_entropy, []
+
+    def told(*arguments, **settings):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(*arguments, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(functional, "cross_entropy", told)
+        with pytest.raises(KeyboardInterrupt):
+            fit(people, tmp_path / "stopped", **options)
+    assert len(calls) == 2
+    assert load_checkpoint(tmp_path / "stopped" / TRAINING_NAME).step == 2
+    fit(people, tmp_path / "stopped", **options)
+    same(tmp_path / "whole", tmp_path / "stopped")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import torch
 
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
+from dtir_sdk.stopping import Terminated
 from dtir_train import building
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
@@ -173,6 +174,25 @@ def test_a_stopped_run_goes_on_exactly(small, tmp_path, monkeypatch, uninterrupt
     assert (run / METRICS_NAME).read_text() == (whole / METRICS_NAME).read_text()
     samples = [sorted(file.name for file in (f / "samples").iterdir()) for f in (run, whole)]
     assert samples[0] == samples[1]
+
+
+def test_told_to_stop_it_keeps_the_step_and_goes_on_exactly(
+    small, tmp_path, monkeypatch, uninterrupted, same
+):
+    step = System.train_step
+
+    def told(self, *arguments, **options):
+        if self.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(System, "train_step", told)
+        with pytest.raises(Terminated):
+            fit(small(steps=10, settle=4), tmp_path, replace(OFTEN, save_every=9))
+    assert load_checkpoint(tmp_path).step == 5
+    resume(tmp_path, OFTEN)
+    same(tmp_path, uninterrupted("32-true"))
 
 
 def test_a_stopped_run_in_bf16_goes_on_exactly(small, tmp_path, monkeypatch, uninterrupted, same):

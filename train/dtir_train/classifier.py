@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -20,6 +21,7 @@ from dtir_train.configuration import Data, Networks
 from dtir_train.datasets import Batches, Pictures
 from dtir_train.networks import Recognizer, initialise
 from dtir_train.optimizer_state import load_optimizer, optimizer_tensors
+from dtir_train.stopping import Stop, stop_after_step
 from dtir_train.unfinished import Unfinished
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]
@@ -101,7 +103,9 @@ def train_classifier(
         averaged.updates = kept.step
         load_optimizer(optimizer, kept.tensors.get("optimizer/recognizer", {}))
         done = kept.step
-    with Progress() as bar:
+    # What is not kept may end in the midst of a step.
+    stopping = nullcontext(Stop()) if unfinished is None else stop_after_step()
+    with stopping as stop, Progress() as bar:
         steps_left = bar.track(range(done, steps), total=steps, completed=done, description=task)
         for step in steps_left:
             for group in optimizer.param_groups:
@@ -113,7 +117,7 @@ def train_classifier(
             fabric.backward(wrong)
             optimizer.step()
             averaged.update(plain)
-            if (step + 1) % _KEPT_EVERY and step + 1 < steps:
+            if (step + 1) % _KEPT_EVERY and step + 1 < steps and not stop.asked:
                 continue
             if not all_finite(averaged.module.state_dict()):
                 raise TrainingError(
@@ -127,6 +131,8 @@ def train_classifier(
                     "optimizer/recognizer": optimizer_tensors(optimizer),
                 }
                 unfinished.save(step + 1, tensors)
+            if stop.asked:
+                raise stop.error()
     trained = averaged.module
     assert isinstance(trained, Recognizer)
     return trained.eval().requires_grad_(False)

@@ -1,13 +1,17 @@
-"""The command `dtir-train`. Exit codes: 0 done, 2 bad input, 130 Ctrl-C, 1 nobody reads on."""
+"""The command `dtir-train`.
+
+Exit codes: 0 done; 1 nobody reads on; 2 bad input; 130 Ctrl-C; 143 SIGTERM.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from dtir_sdk.closed_pipe import PIPE_CLOSED, discard_output, flushing
 from dtir_sdk.errors import ConfigurationError, DtirError
-from dtir_train.ending import FAILED, INTERRUPTED, tells
+from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing
+from dtir_sdk.stopping import exit_code, terminable
+from dtir_train.ending import FAILED, tells
 
 _GOES_ON = {
     "fit": "; go on with `dtir-train resume RUN`",
@@ -18,20 +22,22 @@ _GOES_ON = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs `dtir-train`; exits with 2 on bad input, 130 on Ctrl-C, 1 once its output is closed.
+    """Runs `dtir-train`; exits with 2 on bad input, as shells say on Ctrl-C and SIGTERM, 1 once
+    its output is closed.
 
     Args:
         arguments: the words after `dtir-train`; None takes them from the command line.
     """
     try:
-        _run(arguments)
+        with terminable():
+            _run(arguments)
     except DtirError as error:
         _say(str(error), error)
         sys.exit(FAILED)
     except KeyboardInterrupt as error:
         words = sys.argv[1:] if arguments is None else arguments
         _say("stopped" + _GOES_ON.get(words[0] if words else "", ""), error)
-        sys.exit(INTERRUPTED)
+        sys.exit(exit_code(error))
     except BrokenPipeError:
         discard_output()
         sys.exit(PIPE_CLOSED)

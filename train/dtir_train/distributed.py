@@ -30,7 +30,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from dtir_sdk.errors import ConfigurationError, DtirError, TrainingError
 from dtir_train.arithmetic import Device, arithmetic
 from dtir_train.configuration import Precision
-from dtir_train.ending import FAILED, INTERRUPTED, LostProcessError
+from dtir_train.ending import FAILED, LostProcessError
 
 # What gloo, NCCL and torch's own store say when a process is gone, silent, or cannot be reached.
 _LOST = re.compile(r"gloo|nccl|c10d|tcpstore|connection|socket|timed? ?out", re.IGNORECASE)
@@ -142,8 +142,7 @@ def launch(processes: int) -> None:
             "last checkpoint is kept: go on with `dtir-train resume RUN`"
         ) from error
     except SignalException as error:
-        code = INTERRUPTED if error.sigval == signal.SIGINT else 128 + error.sigval
-        raise SystemExit(code) from error
+        raise SystemExit(128 + error.sigval) from error
 
 
 def _command() -> list[str]:

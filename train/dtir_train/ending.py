@@ -6,7 +6,7 @@ import os
 
 from dtir_sdk.errors import DtirError, TrainingError
 
-FAILED, INTERRUPTED = 2, 130
+FAILED = 2
 
 
 class LostProcessError(TrainingError):

@@ -64,6 +64,7 @@ from dtir_train.run_folder import (
     write_configuration,
 )
 from dtir_train.schedule import Schedule
+from dtir_train.stopping import Stop, stop_after_step
 from dtir_train.system import StepMetrics, System
 
 _GRID_COLUMNS = 8
@@ -195,11 +196,11 @@ def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
         if missing:
             raise TrainingError(f"no finite gradient in: {', '.join(missing)}")
         schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
-        total = _mean_over_processes(metrics, fabric)["total"]
+        losses, _ = _over_processes(metrics, Stop(), fabric)
         lines = [
             *pictures.left_out,
             f"{batches.steps_an_epoch} steps an epoch, {schedule.steps} in all",
-            f"one step took {seconds:.2f} s, total loss {total:.3f}",
+            f"one step took {seconds:.2f} s, total loss {losses['total']:.3f}",
             "every parameter of the four networks has a finite gradient",
         ]
         return lines if world.rank == 0 else []
@@ -264,6 +265,7 @@ def _train(
     first = world.rank == 0
     log = MetricsFile(folder, system.step) if first else None
     with (
+        stop_after_step(at_once_if_repeated=world.size == 1) as stop,
         _board(folder, system.step, first) as board,
         _progress(schedule.steps, system.step, first) as (bar, task),
     ):
@@ -273,7 +275,7 @@ def _train(
         for made in batches.prepared(system.step, schedule.steps, ahead=ahead):
             step, batch = system.step, on_device(made, fabric)
             metrics = system.train_step(batch, schedule.rate(step), schedule.settles(step))
-            losses = _mean_over_processes(metrics, fabric)
+            losses, stopping = _over_processes(metrics, stop, fabric)
             _stop_unless_finite(losses, system.step, checkpoint)
             last = system.step == schedule.steps
             bar.update(task, completed=system.step)
@@ -297,8 +299,12 @@ def _train(
                     _save_samples(system, held_out, batch, fabric, folder)
             if values:
                 _record(log, board, system.step, values)
-            if first and (system.step % execution.save_every == 0 or last):
+            if first and (system.step % execution.save_every == 0 or last or stopping):
                 _save(system, checkpoint, pictures.digest)
+            if stopping and not last:
+                # Nobody ends while the first process saves: its launcher would end that one, too.
+                world.together(lambda: None)
+                raise stop.error()
 
 
 def _system(
@@ -401,11 +407,16 @@ def _left_out(pictures: Pictures, sources: tuple[str, ...]) -> Iterator[str]:
             yield f"{source}: no face found in {count} training pictures, which are left out"
 
 
-def _mean_over_processes(metrics: StepMetrics, fabric: Fabric) -> dict[str, float]:
+def _over_processes(
+    metrics: StepMetrics, stop: Stop, fabric: Fabric
+) -> tuple[dict[str, float], bool]:
+    """Returns the losses' means, and whether any process is to stop after this step."""
     values = dataclasses.asdict(metrics)
-    mean = fabric.all_reduce(torch.stack([value.float() for value in values.values()]))
+    asked = torch.tensor(float(stop.asked), device=fabric.device)
+    mean = fabric.all_reduce(torch.stack([*(value.float() for value in values.values()), asked]))
     assert isinstance(mean, Tensor)
-    return dict(zip(values, mean.tolist(), strict=True))
+    *losses, share_asked = mean.tolist()
+    return dict(zip(values, losses, strict=True)), share_asked > 0
 
 
 def on_device(batch: Batch, fabric: Fabric) -> Batch:

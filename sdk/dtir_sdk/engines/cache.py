@@ -405,11 +405,22 @@ class EngineCache:
 
 
 def default_folder() -> Path:
-    """Returns `$DTIR_CACHE`, or the system's place for caches."""
+    """Returns `$DTIR_CACHE`, or the system's place for caches.
+
+    Raises:
+        EngineError: there is none, as for a user without a home.
+    """
     from platformdirs import user_cache_path
 
     named = os.environ.get(FOLDER_VARIABLE)
-    return Path(named) if named else user_cache_path("dtir", appauthor=False) / "engines"
+    if named:
+        return Path(named)
+    try:
+        return user_cache_path("dtir", appauthor=False) / "engines"
+    except RuntimeError as error:
+        raise EngineError(
+            f"there is no place for a cache ({reason(error)}): set {FOLDER_VARIABLE} to a folder"
+        ) from error
 
 
 def _sha256(data: bytes) -> str:

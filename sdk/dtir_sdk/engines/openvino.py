@@ -109,9 +109,12 @@ def kept_or_compiled(
         options: that it is compiled with.
         compile: called where it is not in the cache.
     """
-    cache, processor = EngineCache(), _processor()
-    full_name = f"{NAME} {package().__version__} on {processor}: {options} {name}"
     # Without a cache that can be used the start is slower, and nothing else.
+    try:
+        cache = EngineCache()
+    except EngineError:
+        return compile()
+    full_name = f"{NAME} {package().__version__} on {_processor()}: {options} {name}"
     with suppress(EngineError, RuntimeError):
         kept = cache.recall(full_name)
         if kept:

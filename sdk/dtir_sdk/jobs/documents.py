@@ -44,7 +44,9 @@ def document_of(source: Path, safe: Path, pipeline: Pipeline, result: Result) ->
         "engine": str(pipeline.engine),
         **result.to_dict(),
     }
-    return f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode()
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # A file's name need not be text; JSON has the same escapes as Python for what is none.
+    return f"{text}\n".encode(errors="backslashreplace")
 
 
 def source_in(path: Path) -> Path | None:

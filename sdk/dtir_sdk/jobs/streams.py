@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from dtir_sdk.capture import Source
+from dtir_sdk.errors import SourceError
 from dtir_sdk.jobs.settings import DONE, NO_FACE, Job
 from dtir_sdk.live import Stream
 from dtir_sdk.pipeline import Pipeline
@@ -45,11 +46,14 @@ def run_stream(job: Job, pipeline: Pipeline, source: str, sinks: Sequence[str]) 
             _tell_notes(opened, said)
             stream = stack.enter_context(pipeline.stream(frames, job.following))
             try:
-                _pump(stream, opened, labels)
+                ended = _pump(stream, opened, labels)
             except KeyboardInterrupt:
                 # Of a live source, that is how one says that it is enough.
                 if not frames.live:
                     raise
+                ended = False
+            if ended and not stream.statistics.frames:
+                raise SourceError(f"{frames.name} ended before its first frame")
     finally:
         _tell_notes(opened, said)
     found = ", ".join(f"{label} {count}" for label, count in sorted(labels.items()))
@@ -63,18 +67,19 @@ def run_stream(job: Job, pipeline: Pipeline, source: str, sinks: Sequence[str]) 
     return DONE
 
 
-def _pump(stream: Stream, sinks: Sequence[Sink], labels: Counter[str]) -> None:
+def _pump(stream: Stream, sinks: Sequence[Sink], labels: Counter[str]) -> bool:
+    """Returns whether the source ended by itself."""
     with progress_bar(stream.source.name, stream.source.length) as bar:
         while True:
             # Every one is asked, since that keeps a window alive.
             finished = [sink.finished() for sink in sinks]
             if any(finished):
-                return
+                return False
             if not stream.wait(_PATIENCE):
                 continue
             result = next(stream, None)
             if result is None:
-                return
+                return True
             for sink in sinks:
                 sink.write(result)
             labels.update(face.label for face in result.faces)

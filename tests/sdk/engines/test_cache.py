@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dtir_sdk.engines.cache import EngineCache, EngineKey
 from dtir_sdk.errors import EngineError
+from dtir_sdk.faces import FaceFinder
 
 KEY = EngineKey(
     onnx_sha256="ab" * 32,
@@ -261,11 +262,33 @@ def test_full_disk(cache):
     assert cache.entries() == []
 
 
+@pytest.fixture
+def homeless(monkeypatch):
+    """As in a container that runs as a user of no name."""
+
+    def unknown(*_, **__):
+        raise RuntimeError("Could not determine home directory")
+
+    monkeypatch.delenv("DTIR_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", unknown)
+
+
 def test_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("DTIR_CACHE", str(tmp_path / "mine"))
     assert EngineCache().folder == tmp_path / "mine"
     monkeypatch.delenv("DTIR_CACHE")
     assert "dtir" in EngineCache().folder.parts
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_it_says_what_to_set():
+    with pytest.raises(EngineError, match=r"no place for a cache .* set DTIR_CACHE to a folder"):
+        EngineCache()
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_networks_are_compiled_at_each_start(portrait):
+    assert len(FaceFinder().find(portrait)) == 1
 
 
 # Says that it builds, waits for the word, and gives its own number as the engine.

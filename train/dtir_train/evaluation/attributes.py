@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_auroc
 
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.files import check_writable
 from dtir_train.classifier import Batch, attribute_loss, batches_of, logits, train_classifier
 from dtir_train.configuration import PresetName, check_passes
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
@@ -108,6 +109,7 @@ def attributes(
     check_passes("epochs", epochs)
     if not attributes:
         raise ConfigurationError("attributes needs names of columns")
+    check_writable(setting.output)
     with open_system(setting.system) as system:
         data = setting.labelled(system, attributes[0])
         train, test = load_flagged(data, attributes, system.image_size, original_size)

@@ -12,7 +12,7 @@ import tyro
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from dtir_sdk.files import write_atomically
+from dtir_sdk.files import check_writable, write_atomically
 from dtir_train.datasets import Pictures
 from dtir_train.evaluation.arrays import bgr, in_parts
 from dtir_train.evaluation.recognition import compare_readings
@@ -117,6 +117,7 @@ def channels(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
+    check_writable(output)
     opened = {name: open_channel(name) for name in dict.fromkeys((CLEAN, *channel))}
     paths: tuple[Path | None, ...] = tuple(dict.fromkeys(systems)) or (None,)
     passages: list[Passage] = []

@@ -14,7 +14,7 @@ import tyro
 from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError
-from dtir_sdk.files import write_atomically
+from dtir_sdk.files import check_writable, write_atomically
 from dtir_train.configuration import PresetName, check_passes
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts, subset
 from dtir_train.evaluation.grid import grid
@@ -98,6 +98,7 @@ def figures(
     if points < 2 or not blurs or not all(0 <= blur < math.inf for blur in blurs):
         raise ConfigurationError("figures needs 2 points, and blurs of 0 or more, to judge them by")
     _check_sklearn()
+    check_writable(subject.output)
     with open_system(subject.system) as system:
         data = subject.data(system, target)
         networks = system.comparable(preset)

@@ -11,6 +11,7 @@ import tyro
 from numpy.typing import NDArray
 
 from dtir_sdk.errors import DataError
+from dtir_sdk.files import check_writable
 from dtir_train.configuration import PresetName
 from dtir_train.datasets import Pictures, load_secret
 from dtir_train.datasets.sources import Source, open_source
@@ -140,6 +141,7 @@ def people(
         OutputError: where the results cannot be written.
     """
     seen = tuple(dict.fromkeys(seen))
+    check_writable(output)
     with open_system(system) as opened:
         subject = Subject(
             seen, attribute=attribute, labels=labels, align=align, limit=limit, seed=seed

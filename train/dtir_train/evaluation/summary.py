@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from dtir_sdk.files import check_writable
 from dtir_train.configuration import PresetName, check_passes
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts
 from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
@@ -71,6 +72,7 @@ def summary(
         OutputError: where the results cannot be written.
     """
     check_passes("judge_epochs", judge_epochs)
+    check_writable(subject.output)
     with open_system(subject.system) as system:
         data = subject.data(system, target)
         networks = system.comparable(preset)

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.files import check_writable
 from dtir_train.checkpoint import run_name
 from dtir_train.configuration import PresetName
 from dtir_train.evaluation.arrays import bgr, in_parts
@@ -108,6 +109,7 @@ def table_2(
             f"{changed[0]} is of networks that read identities: name people with --identity"
         )
     seeds = tuple(range(subject.seed, subject.seed + training.repeats))
+    check_writable(subject.output)
     with open_system(subject.system) as system:
         data = subject.data(system)
         networks = system.comparable(preset)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.files import check_writable
 from dtir_train.classifier import Batch, attribute_loss, batches_of, logits, train_classifier
 from dtir_train.configuration import PresetName, check_passes
 from dtir_train.datasets.augmentation import blurred
@@ -127,6 +128,7 @@ def table_3(
     if not 0 <= blur <= _MOST_BLUR:
         raise ConfigurationError(f"blur is {blur:g}: it must be from 0 to {_MOST_BLUR:g} pixels")
     seeds = tuple(range(setting.seed, setting.seed + repeats))
+    check_writable(setting.output)
     with open_system(setting.system) as system:
         data = setting.labelled(system, attributes[0])
         train, test = load_flagged(data, attributes, system.image_size)

@@ -11,6 +11,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dtir_sdk.files import check_writable
 from dtir_train.baluja import HidingRecipe, hide_and_restore, train_hiding
 from dtir_train.configuration import Data, check_seed
 from dtir_train.datasets import Batches, load_secret, load_secret_by_source, load_target
@@ -94,6 +95,7 @@ def table_4(
         OutputError: where the results cannot be written.
     """
     check_seed(key, "key")
+    check_writable(subject.output)
     with open_system(subject.system) as system:
         data = subject.data(system, target)
         tests = load_secret_by_source(data, system.image_size, "test")

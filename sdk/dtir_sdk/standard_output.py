@@ -1,0 +1,54 @@
+"""What commands do about stdout: where nobody reads on, as in `dtir info | head -1`, they end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+
+from dtir_sdk.errors import OutputError
+from dtir_sdk.files import reason
+
+PIPE_CLOSED = 1
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@contextmanager
+def flushing() -> Iterator[None]:
+    """Flushes stdout once the command is done, or has exited as after `--help`.
+
+    What stdout has no character for, as of file names that are no text, is written as escapes.
+
+    Raises:
+        BrokenPipeError: here, and not at the end of Python, where nobody can catch it.
+        OutputError: stdout cannot be written, as on a full disk.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        except SystemExit:
+            _flush()
+            raise
+        _flush()
+    except OSError as error:
+        # Whoever writes files says so by an `OutputError`.
+        if error.errno not in _FULL:
+            raise
+        discard_output()
+        raise OutputError(f"stdout could not be written: {reason(error)}") from error
+
+
+def _flush() -> None:
+    # There is none where it was closed before the start, as by `>&-`.
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def discard_output() -> None:
+    """Sends the rest of stdout nowhere: Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
