@@ -227,6 +227,16 @@ def test_a_checkpoint_from_before_the_hash_is_read(tmp_path, checkpoint):
     assert load_checkpoint(path).step == checkpoint.step
 
 
+def test_calling_itself_older_does_not_switch_the_hash_off(tmp_path, checkpoint):
+    path = tmp_path / CHECKPOINT_NAME
+    save_checkpoint(checkpoint, path)
+    tensors, metadata = stored(path)
+    tensors["averaged/transfer/" + next(iter(checkpoint.tensors["transfer"]))] += 1
+    save_file(tensors, path, metadata | {"format": "dtir-checkpoint-1"})
+    with pytest.raises(ConfigurationError, match=r"damaged or changed .*SHA-256"):
+        load_checkpoint(path)
+
+
 def test_a_checkpoint_of_another_preset_in_a_runs_folder_is_an_error(tmp_path, checkpoint):
     save_checkpoint(checkpoint, tmp_path / CHECKPOINT_NAME)
     write_configuration(tmp_path, CONFIGURATION)

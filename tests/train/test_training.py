@@ -138,7 +138,7 @@ def test_resuming_with_other_pictures_is_refused(small, faces, tmp_path):
     fit(configuration, tmp_path / "run", OFTEN)
     trained_on = load_secret(configuration.data, 32, "train").names
     Path(trained_on[0]).unlink()
-    with pytest.raises(DataError, match="trained on other pictures than are there now"):
+    with pytest.raises(DataError, match="trained on pictures of other names or labels"):
         resume(tmp_path / "run", OFTEN)
 
 

@@ -157,7 +157,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: not a checkpoint of this dtir (format {metadata.get('format')!r}, "
             f"expected {_FORMAT!r})"
         )
-    if metadata["format"] == _FORMAT and metadata.get("sha256") != _sha256(stored, metadata):
+    hashed = metadata["format"] == _FORMAT or "sha256" in metadata
+    if hashed and metadata.get("sha256") != _sha256(stored, metadata):
         raise ConfigurationError(
             f"{path}: damaged or changed since it was written (its SHA-256 differs): use an "
             "earlier one"

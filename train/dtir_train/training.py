@@ -327,8 +327,8 @@ def _take_up(system: System, folder: Path, pictures: _RunPictures, fabric: Fabri
             )
         if saved.pictures not in (None, pictures.digest):
             raise DataError(
-                f"{checkpoint} was trained on other pictures than are there now: put back those "
-                "that the run began with, or begin a new run with --start-from"
+                f"{checkpoint} was trained on pictures of other names or labels than are there "
+                "now: put back those that the run began with, or begin a new run with --start-from"
             )
         system.resume(saved)
 
@@ -380,8 +380,8 @@ def _load(configuration: Configuration, world: World, device: torch.device) -> _
     digest = pictures_sha256(secret, target)
     if not world.agree(digest):
         raise DataError(
-            "the processes found different pictures: every machine needs the same files, under "
-            "the same paths"
+            "the processes found pictures of different names or labels: every machine needs the "
+            "same files, under the same paths"
         )
     batches = Batches(
         secret,

@@ -47,7 +47,7 @@ def strangers(crowd) -> Path:
 
 
 def run(bundle: Path, unseen: Path, seen: tuple[Path, ...], output: Path, **options) -> dict:
-    values = {"align": False, "preset": "tiny", "baseline_epochs": 0} | options
+    values = {"align": False, "baseline_epochs": 0} | options
     people(bundle, unseen=str(unseen), seen=tuple(map(str, seen)), output=output, **values)
     return json.loads((output / "people.json").read_text())
 
@@ -57,7 +57,7 @@ def measured(bundle, strangers, friends, tmp_path_factory) -> tuple[dict, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DTIR_CACHE", str(tmp_path_factory.mktemp("cache")))
         output = tmp_path_factory.mktemp("people")
-        return run(bundle, strangers, (friends,), output, baseline_epochs=40), output
+        return run(bundle, strangers, (friends,), output, preset="tiny", baseline_epochs=40), output
 
 
 def test_who_was_trained_on_is_left_out(measured):

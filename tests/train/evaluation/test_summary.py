@@ -170,7 +170,7 @@ def test_a_page_without_a_baseline():
 
 def test_the_page_says_how_long_the_baseline_was_trained(evaluated):
     document, output = evaluated
-    assert document["baseline_epochs"] == 60
+    assert document["baseline"] == {"epochs": 60, "uncounted": None}
     assert "trained on the photos for 60 passes." in (output / "summary.md").read_text()
 
 

@@ -15,7 +15,7 @@ from dtir_train.checkpoint import (
     save_checkpoint,
 )
 from dtir_train.configuration import PRESETS
-from dtir_train.evaluation.baseline import baseline_passes
+from dtir_train.evaluation.baseline import Passes
 from dtir_train.evaluation.systems import open_system, paired_batches, transferred_batches
 
 
@@ -89,14 +89,38 @@ def test_sizes_to_compare_with(bundle, trained_run):
         assert system.comparable(None) == system.comparable("edge")
 
 
-def test_a_baseline_is_trained_as_long_as_the_run(bundle, trained_run):
+def passes(system, preset=None, asked=None, *, used=False) -> Passes:
+    return Passes.of(system, preset, asked, used=used)
+
+
+def test_a_baseline_is_trained_as_long_as_the_run(trained_run):
     with open_system(trained_run) as system:
-        own = system.configuration.recipe.epochs
-        assert baseline_passes(system, None, None) == own
-        assert baseline_passes(system, None, 3) == 3
-        assert baseline_passes(system, "tiny", None) == PRESETS["tiny"].recipe.epochs
+        assert passes(system) == Passes(system.configuration.recipe.epochs)
+        assert passes(system, "tiny").epochs == PRESETS["tiny"].recipe.epochs
+        assert passes(system, asked=3) == Passes(3)
+        assert not Passes(0).note()
+
+
+def test_passes_that_are_not_counted_are_told(bundle, trained_run):
+    with open_system(trained_run) as system:
+        began = replace(system.configuration, start_from="runs/before")
+        chained = replace(system, configuration=began)
+        assert (
+            "Those that the system had before, as runs/before, do not" in passes(chained).note()[0]
+        )
+        assert passes(chained, asked=7).note() == Passes(7).note()
     with open_system(bundle) as system:
-        assert baseline_passes(system, None, None) == PRESETS["edge"].recipe.epochs
+        assert passes(system).epochs == PRESETS["edge"].recipe.epochs
+        assert "A bundle does not say how many its own recognizer had" in passes(system).note()[0]
+
+
+def test_a_preset_of_nothing_is_refused(bundle):
+    with open_system(bundle) as system:
+        with pytest.raises(
+            ConfigurationError, match="preset tiny is for networks that are trained"
+        ):
+            passes(system, "tiny", 0)
+        assert passes(system, "tiny", 0, used=True) == Passes(0)
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):

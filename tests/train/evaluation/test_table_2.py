@@ -85,7 +85,7 @@ def test_the_page_and_the_picture(measured):
 
 def test_without_identities_and_baseline(bundle, secret, tmp_path):
     subject = Subject((str(secret),), bundle, align=False, output=tmp_path)
-    table_2(subject, IdentityTraining(), preset="tiny", baseline_epochs=0)
+    table_2(subject, IdentityTraining(), baseline_epochs=0)
     document = json.loads((tmp_path / "table-2.json").read_text())
     assert len(document["tasks"]) == 1
     assert document["seeds"] == []
@@ -115,9 +115,9 @@ def test_photos_are_read_by_a_recognizer_that_was_trained_before(
     bundle, people, of_photos, tmp_path, capsys
 ):
     paths = ["--secret", str(people), "--output", str(tmp_path), "--recognizer", str(of_photos)]
-    main(["evaluate", "table-2", str(bundle), *paths, "--no-align", "--preset", "tiny"])
+    main(["evaluate", "table-2", str(bundle), *paths, "--no-align"])
     document = json.loads((tmp_path / "table-2.json").read_text())
-    assert (document["recognizer"], document["baseline_epochs"]) == ("moods-of-photos", 0)
+    assert (document["recognizer"], document["baseline"]["epochs"]) == ("moods-of-photos", 0)
     (task,) = document["tasks"]
     photo = task["recognition"]["photo_accuracy"]
     assert photo > 0.9
@@ -126,6 +126,13 @@ def test_photos_are_read_by_a_recognizer_that_was_trained_before(
     assert "From photo: by the recognizer `moods-of-photos`, trained before." in page
     assert "passes" not in page
     assert "moods-of-photos" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_preset_for_no_network_is_refused(bundle, people, of_photos, tmp_path):
+    subject = Subject((str(people),), bundle, align=False, output=tmp_path)
+    with pytest.raises(ConfigurationError, match="leave one of the two out"):
+        table_2(subject, IdentityTraining(), preset="tiny", recognizer=of_photos)
 
 
 def test_without_such_a_recognizer_none_is_named(measured):

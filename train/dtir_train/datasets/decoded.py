@@ -58,7 +58,10 @@ class Pictures:
 
 
 def pictures_sha256(*domains: Pictures) -> str:
-    """Returns the SHA-256, in hexadecimal, of the pictures' names and labels."""
+    """Returns the SHA-256, in hexadecimal, of the pictures' names and labels, not of their pixels.
+
+    Of a million pictures those would take minutes at every start.
+    """
     named = [[*zip(one.names, one.labels.tolist(), strict=True)] for one in domains]
     return hashlib.sha256(repr(named).encode()).hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from dtir_sdk.errors import ConfigurationError
@@ -14,31 +15,62 @@ from dtir_train.evaluation.systems import TrainedSystem
 from dtir_train.networks import Recognizer
 
 
-def baseline_passes(system: TrainedSystem, preset: PresetName | None, asked: float | None) -> float:
-    """How many passes over the photos the recognizer is trained for that a system is compared with.
+@dataclass(frozen=True)
+class Passes:
+    """How long the recognizer on photos is trained that a system is compared with.
 
-    Args:
-        system: to be compared.
-        preset: whose sizes the recognizer has, or None.
-        asked: by the user; None is as many as the system's own recognizer had.
-
-    Raises:
-        ConfigurationError: where no such number can be asked for.
+    Attributes:
+        epochs: passes over the photos; 0 leaves it out.
+        uncounted: why the system's own recognizer may have had more of them; None where it had as
+            many, or where the number was asked for.
     """
-    if asked is None:
-        return system.comparable_epochs(preset)
-    check_passes("baseline_epochs", asked, none=True)
-    return asked
+
+    epochs: float
+    uncounted: str | None = None
+
+    @classmethod
+    def of(
+        cls, system: TrainedSystem, preset: PresetName | None, asked: float | None, *, used: bool
+    ) -> Passes:
+        """Settles them.
+
+        Args:
+            system: to be compared.
+            preset: whose sizes the recognizer has, or None.
+            asked: by the user; None is as many as the system's own recognizer had.
+            used: whether another network is trained, too, whose sizes the preset gives.
+
+        Raises:
+            ConfigurationError: where no such number can be asked for, or the preset gives the
+                sizes of nothing.
+        """
+        if asked is None:
+            return cls(system.comparable_epochs(preset), _uncounted(system))
+        check_passes("baseline_epochs", asked, none=True)
+        if asked == 0 and preset is not None and not used:
+            raise ConfigurationError(
+                f"preset {preset} is for networks that are trained to compare, and baseline_epochs "
+                "0 trains none: leave one of the two out"
+            )
+        return cls(asked)
+
+    def note(self) -> list[str]:
+        """Says in lines of Markdown, the last one empty, what the photos were read by."""
+        if self.epochs == 0:
+            return []
+        text = (
+            f"From photo: by the same recognizer, trained on the photos for {self.epochs:g} passes."
+        )
+        if self.uncounted is not None:
+            text += f" {self.uncounted}: `--baseline-epochs` can name another number."
+        return [text, ""]
 
 
-def baseline_note(epochs: float) -> list[str]:
-    """Says in lines of Markdown, the last one empty, what the photos were read by."""
-    if epochs == 0:
-        return []
-    return [
-        f"From photo: by the same recognizer, trained on the photos for {epochs:g} passes.",
-        "",
-    ]
+def _uncounted(system: TrainedSystem) -> str | None:
+    if system.configuration is None:
+        return "A bundle does not say how many its own recognizer had"
+    start = system.configuration.start_from
+    return None if start is None else f"Those that the system had before, as {start}, do not count"
 
 
 def photo_baseline(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,6 +27,8 @@ _TEXTURE_SAMPLES = 4
 _DIFFERENCE_GAIN, _RESIDUAL_GAIN = 5, 16
 # Detail finer than this blur, in pixels, is what the texture picture shows.
 _FINE = 1.0
+# In pixels; beyond it no face is left.
+_MOST_BLUR = 20.0
 _FLAT = 0.1
 _TSNE_SIDE, _TSNE_COMPONENTS, _PERPLEXITY = 32, 50, 30
 
@@ -95,8 +96,10 @@ def figures(
         OutputError: where the results cannot be written.
     """
     check_passes("judge_epochs", judge_epochs)
-    if points < 2 or not blurs or not all(0 <= blur < math.inf for blur in blurs):
-        raise ConfigurationError("figures needs 2 points, and blurs of 0 or more, to judge them by")
+    if points < 2 or not blurs or not all(0 <= blur <= _MOST_BLUR for blur in blurs):
+        raise ConfigurationError(
+            f"figures needs 2 points, and blurs from 0 to {_MOST_BLUR:g} pixels, to judge them by"
+        )
     _check_sklearn()
     check_writable(subject.output)
     with open_system(subject.system) as system:

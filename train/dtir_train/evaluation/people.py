@@ -16,7 +16,7 @@ from dtir_train.configuration import PresetName
 from dtir_train.datasets import Pictures, load_secret
 from dtir_train.datasets.sources import Source, open_source
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts, subset
-from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
+from dtir_train.evaluation.baseline import Passes, photo_baseline
 from dtir_train.evaluation.grid import grid
 from dtir_train.evaluation.recognition import Recognition, measure_recognition
 from dtir_train.evaluation.report import Conditions, table, write_report
@@ -74,7 +74,7 @@ class People:
 
     Attributes:
         splits: the unseen people first, then the test split of each seen source.
-        baseline_epochs: passes over the photos in training the recognizer to compare with.
+        baseline: passes in training the recognizer on photos to compare with.
         sources: that the system was trained on.
         dropped_people: of the unseen source, since they were seen after all.
         dropped_pictures: of them.
@@ -83,7 +83,7 @@ class People:
     """
 
     splits: tuple[PeopleSplit, ...]
-    baseline_epochs: float
+    baseline: Passes
     sources: tuple[SeenSource, ...]
     dropped_people: int
     dropped_pictures: int
@@ -163,9 +163,9 @@ def people(
                 f"{', '.join(seen)}: name a source of other people"
             )
         networks = opened.comparable(preset)
-        epochs = baseline_passes(opened, preset, baseline_epochs)
+        passes = Passes.of(opened, preset, baseline_epochs, used=False)
         baseline = photo_baseline(
-            train, data, networks, epochs, seed, opened.comparable_batch(preset)
+            train, data, networks, passes.epochs, seed, opened.comparable_batch(preset)
         )
         left_out = _kept(candidates.left_out, unseen, identity_column, excluded)
         unseen_pictures = replace(subset(candidates, chosen), left_out=left_out)
@@ -184,7 +184,7 @@ def people(
                 for count, one in zip(people_of, others, strict=True)
             ),
         ),
-        epochs,
+        passes,
         tuple(
             SeenSource(name, None if one is None else len(one), reason)
             for name, (one, reason) in zip(tests, known, strict=True)
@@ -230,7 +230,7 @@ def to_markdown(result: People) -> list[str]:
         )
         for split in result.splits
     ]
-    lines = [*table(header, rows), "", *baseline_note(result.baseline_epochs)]
+    lines = [*table(header, rows), "", *result.baseline.note()]
     lines += [
         f"- {source.source} does not say who is in its pictures: some of the people called unseen "
         "may be in it."

@@ -154,7 +154,10 @@ def flags_of(
     """
     columns = []
     for attribute in attributes:
-        values = values_of(pictures, sources, attribute)
+        try:
+            values = values_of(pictures, sources, attribute)
+        except DataError as error:
+            raise DataError(f"{error}: name others with {option}") from error
         if not np.isin(values, ("0", "1")).all():
             raise DataError(
                 f"{', '.join(sources)}: the column {attribute} holds more than 0 and 1: "

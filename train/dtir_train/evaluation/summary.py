@@ -12,7 +12,7 @@ import tyro
 from dtir_sdk.files import check_writable
 from dtir_train.configuration import PresetName, check_passes
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts
-from dtir_train.evaluation.baseline import baseline_note, baseline_passes, photo_baseline
+from dtir_train.evaluation.baseline import Passes, photo_baseline
 from dtir_train.evaluation.grid import grid
 from dtir_train.evaluation.judge import told_apart, two_domains
 from dtir_train.evaluation.recognition import Recognition, measure_recognition
@@ -30,14 +30,14 @@ class Summary:
 
     Attributes:
         recognition: one for each secret source.
-        baseline_epochs: passes over the photos in training the recognizer to compare with.
+        baseline: passes in training the recognizer on photos to compare with.
         restoration: one for each secret source.
         told_apart: balanced accuracy, on held-out pictures, of a classifier trained to tell
             transferred from target pictures; 0.5 is perfect likeness, 1 is none.
     """
 
     recognition: tuple[Recognition, ...]
-    baseline_epochs: float
+    baseline: Passes
     restoration: tuple[Restoration, ...]
     told_apart: float
 
@@ -86,9 +86,9 @@ def summary(
             name: in_parts(system.restore, pictures, "restoring")
             for name, pictures in cartoons.items()
         }
-        epochs = baseline_passes(system, preset, baseline_epochs)
+        passes = Passes.of(system, preset, baseline_epochs, used=True)
         baseline = photo_baseline(
-            train, data, networks, epochs, subject.seed, system.comparable_batch(preset)
+            train, data, networks, passes.epochs, subject.seed, system.comparable_batch(preset)
         )
         all_cartoons = np.concatenate(list(cartoons.values()))
         domains = two_domains(system, data, train, all_cartoons)
@@ -97,7 +97,7 @@ def summary(
                 measure_recognition(name, system, test, cartoons[name], baseline)
                 for name, test in tests.items()
             ),
-            epochs,
+            passes,
             tuple(measure_restoration(name, photos[name], restored[name]) for name in tests),
             told_apart(domains, data, networks, judge_epochs, subject.seed),
         )
@@ -115,7 +115,7 @@ def to_markdown(result: Summary) -> list[str]:
     return [
         *recognition_table(result.recognition),
         "",
-        *baseline_note(result.baseline_epochs),
+        *result.baseline.note(),
         *restoration_table(result.restoration),
         "",
         f"Cartoons told from target pictures by a classifier: {result.told_apart:.1%} "

@@ -14,8 +14,7 @@ from dtir_train.checkpoint import run_name
 from dtir_train.configuration import PresetName
 from dtir_train.evaluation.arrays import bgr, in_parts
 from dtir_train.evaluation.baseline import (
-    baseline_note,
-    baseline_passes,
+    Passes,
     photo_baseline,
     photo_recognizer,
 )
@@ -48,7 +47,7 @@ class Table2:
     Attributes:
         tasks: the system's own label for each secret source, then the identities, then, where
             it was asked for, the identities as a network reads them that was taught.
-        baseline_epochs: passes over the photos in training the attribute's recognizer on them.
+        baseline: passes in training the attribute's recognizer on photos.
         seeds: of the networks that read identities, whose figures are their means.
         taught_epochs: passes in which a network on cartoons was taught by the one on photos.
         recognizer: name of the recognizer that read the attribute from photos, where it was
@@ -56,7 +55,7 @@ class Table2:
     """
 
     tasks: tuple[Task, ...]
-    baseline_epochs: float
+    baseline: Passes
     seeds: tuple[int, ...]
     taught_epochs: float
     recognizer: str | None = None
@@ -103,6 +102,11 @@ def table_2(
             "baseline_epochs trains a recognizer on photos, and recognizer names one that is "
             "trained already: leave one of the two out"
         )
+    if recognizer is not None and preset is not None and not training.identity:
+        raise ConfigurationError(
+            "preset is for networks that are trained to compare, and recognizer names one that is "
+            "trained already: leave one of the two out"
+        )
     changed = [one.name for one in fields(training) if getattr(training, one.name) != one.default]
     if changed and not training.identity:
         raise ConfigurationError(
@@ -118,13 +122,13 @@ def table_2(
         people = None
         if training.identity:
             people = load_people(replace(data, labels=None), training, system.image_size)
-        epochs = baseline_passes(system, preset, baseline_epochs)
+        passes = Passes.of(system, preset, baseline_epochs, used=people is not None)
         if recognizer is None:
             baseline = photo_baseline(
-                train, data, networks, epochs, subject.seed, system.comparable_batch(preset)
+                train, data, networks, passes.epochs, subject.seed, system.comparable_batch(preset)
             )
         else:
-            epochs, baseline = 0.0, photo_recognizer(recognizer, system)
+            passes, baseline = Passes(0.0), photo_recognizer(recognizer, system)
         tasks = []
         for name, test in tests.items():
             cartoons = in_parts(system.transfer, bgr(test), "transferring")
@@ -139,9 +143,9 @@ def table_2(
         conditions = Conditions.of(system)
     compared = None if recognizer is None else run_name(recognizer)
     if people is None:
-        result = Table2(tuple(tasks), epochs, (), 0, compared)
+        result = Table2(tuple(tasks), passes, (), 0, compared)
     else:
-        result = Table2(tuple(tasks), epochs, seeds, training.taught_epochs, compared)
+        result = Table2(tuple(tasks), passes, seeds, training.taught_epochs, compared)
     write_report(subject.output, "table-2", result, to_markdown(result), _chart(result), conditions)
 
 
@@ -176,7 +180,7 @@ def to_markdown(result: Table2) -> list[str]:
         )
         for task in result.tasks
     ]
-    lines = [*table(header, rows), "", *baseline_note(result.baseline_epochs)][:-1]
+    lines = [*table(header, rows), "", *result.baseline.note()][:-1]
     if result.recognizer is not None:
         lines += ["", f"From photo: by the recognizer `{result.recognizer}`, trained before."]
     if result.seeds:
