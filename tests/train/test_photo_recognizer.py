@@ -52,9 +52,24 @@ def test_the_command_leaves_a_recognizer_of_photos(people, tmp_path, capsys):
     assert (configuration.recipe.epochs, configuration.seed) == (40, 3)
     data = configuration.data
     assert (data.secret, data.attribute, data.align) == ((str(people),), "identity", False)
-    share = right(run, people, "identity")
-    assert share > 0.8
-    assert f"{run}: {share:.2%} of 16 test photos, 4 labels" in capsys.readouterr().out
+    assert right(run, people, "identity") > 0.8
+    held_out = load_secret(data, 32, "validation")
+    photos, labels = photos_of(held_out, np.arange(len(held_out)))
+    share = float((predict(trained.network, photos) == labels).float().mean())
+    line = f"{run}: reads 4 labels from photos, {share:.2%} of {len(labels)} that were held out"
+    assert line in capsys.readouterr().out
+
+
+def test_test_pictures_are_not_looked_at(people, tmp_path, monkeypatch, capsys):
+    load = load_secret
+
+    def without_tests(data, size, split):
+        assert split == "train"
+        return load(data, size, split)
+
+    monkeypatch.setattr("dtir_train.evaluation.identities.load_secret", without_tests)
+    fit(people, tmp_path / "run", validation=0.0)
+    assert capsys.readouterr().out.endswith("run: reads 4 labels from photos\n")
 
 
 def test_another_column_is_read_from_as_few_photos_as_asked_for(people, tmp_path):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from dtir_sdk.errors import BundleError, ConfigurationError, DataError, OutputError
@@ -23,7 +25,9 @@ def crowd(tmp_path_factory, write_set, noisy):
         rows, pictures = [], {}
         for number, (identity, split, mood) in enumerate(members):
             rows.append((f"{number}.png", split, mood, identity)[: 2 + len(columns)])
-            pictures[f"{number}.png"] = noisy(COOL if mood == "cool" else WARM, number)
+            # Of a noise of its own: no photograph is in two sources.
+            seed = zlib.crc32(f"{name}/{number}".encode())
+            pictures[f"{number}.png"] = noisy(COOL if mood == "cool" else WARM, seed)
         return write_set(tmp_path_factory.mktemp("crowd") / name, rows, pictures, columns)
 
     return make
@@ -68,7 +72,16 @@ def test_who_was_trained_on_is_left_out(measured):
     assert unseen["recognition"]["source"] == "strangers"
     assert (document["dropped_people"], document["dropped_pictures"]) == (1, 2)
     assert (seen["seen"], seen["people"], seen["recognition"]["pictures"]) == (True, 2, 2)
-    assert document["sources"] == [{"source": "friends", "people": 2, "unknown_because": None}]
+    assert document["sources"] == [
+        {
+            "source": "friends",
+            "people": 2,
+            "unknown_because": None,
+            "repeated": 0,
+            "accuracy_without": 1.0,
+        }
+    ]
+    assert document["repeated"] == 0
 
 
 def test_what_is_left_is_read_and_restored(measured):
@@ -85,7 +98,8 @@ def test_the_page_says_who_was_left_out(measured):
     page = (measured[1] / "people.md").read_text()
     assert "| strangers | no | 6 | 3 | 0 | 100.00% | 100.00% | 100.00% |" in page
     assert "- friends: none of the 2 people in its training split is among those" in page
-    assert "- Left out for that: 2 pictures of 1 people." in page
+    assert "- Left out for that: 2 pictures of 1 people; 0 of the pictures are photo" in page
+    assert "cut out or retouched" not in page
 
 
 def test_the_grid_shows_the_unseen_only(measured):
@@ -138,6 +152,47 @@ def test_folders_that_name_the_label_name_no_people(bundle, strangers, friends, 
         run(bundle, moods, (friends,), tmp_path / "out")
 
 
+def mirrored(portrait: bytes) -> bytes:
+    """A face that is not the portrait's."""
+    picture = cv2.imdecode(np.frombuffer(portrait, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.imencode(".jpg", picture[:, ::-1])[1].tobytes()
+
+
+def test_whose_photograph_was_trained_on_is_left_out(bundle, write_set, noisy, tmp_path):
+    photograph, seen_again = noisy(WARM, 1), noisy(COOL, 2)
+    unseen = write_set(
+        tmp_path / "unseen",
+        [
+            ("a.png", "test", "warm", "5"),
+            ("b.png", "test", "cool", "5"),
+            ("c.png", "test", "cool", "6"),
+        ],
+        {"a.png": photograph, "b.png": noisy(COOL, 3), "c.png": noisy(COOL, 4)},
+        COLUMNS,
+    )
+    seen = write_set(
+        tmp_path / "seen",
+        [
+            ("a.png", "train", "warm"),
+            ("b.png", "train", "cool"),
+            ("c.png", "test", "cool"),
+            ("d.png", "test", "warm"),
+        ],
+        {"a.png": photograph, "b.png": seen_again, "c.png": seen_again, "d.png": noisy(WARM, 5)},
+        ("mood",),
+    )
+    document = run(bundle, unseen, (seen,), tmp_path / "out")
+    assert document["splits"][0]["people"] == 1
+    assert (document["dropped_people"], document["dropped_pictures"]) == (1, 2)
+    assert document["repeated"] == 1
+    (source,) = document["sources"]
+    assert (source["repeated"], source["accuracy_without"]) == (1, 1.0)
+    page = (tmp_path / "out" / "people.md").read_text()
+    assert "2 pictures of 1 people; 1 of the pictures are photographs of a training" in page
+    assert "- seen: 1 of its test pictures are photographs of a training split, too" in page
+    assert "of all others 100.00% are read right from cartoons." in page
+
+
 def test_faces_not_found_of_people_left_out_do_not_count(bundle, write_set, noisy, tmp_path):
     portrait = SAMPLE_PORTRAIT.read_bytes()
     rows = [
@@ -146,7 +201,7 @@ def test_faces_not_found_of_people_left_out_do_not_count(bundle, write_set, nois
         ("wall5.png", "test", "cool", "5"),
         ("wall7.png", "test", "cool", "7"),
     ]
-    pictures = dict.fromkeys(("face.jpg", "again.jpg"), portrait)
+    pictures = dict.fromkeys(("face.jpg", "again.jpg"), mirrored(portrait))
     pictures |= {f"wall{one}.png": noisy(COOL, one) for one in (5, 7)}
     unseen = write_set(tmp_path / "walls", rows, pictures, COLUMNS)
     seen = write_set(
@@ -185,7 +240,7 @@ def test_no_bundle_is_refused(strangers, friends, tmp_path):
 
 def test_results_that_cannot_be_written_are_an_error(bundle, strangers, friends, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="could not be written"):
+    with pytest.raises(OutputError, match="nothing can be written to"):
         run(bundle, strangers, (friends,), tmp_path / "file" / "out")
 
 

@@ -130,7 +130,7 @@ def test_no_bundle_is_refused(secret, target, tmp_path):
 
 def test_results_that_cannot_be_written_are_an_error(bundle, secret, target, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="could not be written"):
+    with pytest.raises(OutputError, match="nothing can be written to"):
         run(bundle, secret, target, tmp_path / "file" / "out")
 
 

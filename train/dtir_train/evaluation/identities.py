@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from dtir_train.evaluation.systems import TrainedSystem, paired_batches, transfe
 from dtir_train.networks import Recognizer
 from dtir_train.teaching import teach_recognizer
 from dtir_train.unfinished import PRETRAINING_NAME, TRAINING_NAME, Unfinished
+
+Split = Literal["validation", "test"]
 
 # Pictures of a person are few: labels are believed a little less, shifts are larger.
 _SMOOTHING, _JITTER = 0.1, 0.1
@@ -74,18 +77,20 @@ class PeoplesPictures:
 
     Attributes:
         train: the training split, labelled with who it is.
-        test: the test split.
+        measured: the split to measure on; None where there is none.
         flags: int64 [N, A] of the training pictures, what is learned first; None leaves that out.
         data: how training pictures are varied.
     """
 
     train: Pictures
-    test: Pictures
+    measured: Pictures | None
     flags: NDArray[np.int64] | None
     data: Data
 
 
-def load_people(setting: Data, training: IdentityTraining, size: int) -> PeoplesPictures:
+def load_people(
+    setting: Data, training: IdentityTraining, size: int, split: Split | None = "test"
+) -> PeoplesPictures:
     """Loads pictures of people.
 
     Args:
@@ -93,9 +98,10 @@ def load_people(setting: Data, training: IdentityTraining, size: int) -> Peoples
             attribute do not matter.
         training: names the sources and the columns.
         size: side S in pixels.
+        split: to measure on; None loads none.
 
     Raises:
-        DataError: where a source cannot be used, or has no such columns.
+        DataError: where a source cannot be used, has no such columns, or nothing of the split.
         OutputError: where the cache cannot be written.
     """
     data = replace(
@@ -106,12 +112,13 @@ def load_people(setting: Data, training: IdentityTraining, size: int) -> Peoples
         attribute=training.identity_column,
         jitter=_JITTER,
     )
-    train, test = (load_secret(data, size, split) for split in ("train", "test"))
+    train = load_secret(data, size, "train")
+    measured = None if split is None else load_secret(data, size, split)
     flags = None
     if training.pretraining:
         option = "--pretraining, which without names leaves it out"
         flags = flags_of(train.names, data.secret, training.pretraining, option)
-    return PeoplesPictures(train, test, flags, data)
+    return PeoplesPictures(train, measured, flags, data)
 
 
 def read_identities(
@@ -125,7 +132,7 @@ def read_identities(
     """Trains networks to tell people apart by cartoons and by photos, and tests them.
 
     Args:
-        people: to tell apart.
+        people: to tell apart, with pictures to measure on.
         lessons: photos on which a network on cartoons is taught by the one on photos; their
             labels do not matter.
         training: of the networks.
@@ -137,7 +144,10 @@ def read_identities(
         How well the network on cartoons reads beside the one on photos, and how well the one does
         that was taught by it; None without `taught_epochs`.
     """
-    photos = bgr(people.test)
+    measured = people.measured
+    if measured is None:
+        raise ValueError("there are no pictures to measure on")
+    photos = bgr(measured)
     cartoons = in_parts(system.transfer, photos, "transferring")
     name = ", ".join(names_of(people.data.secret))
     alone, taught = [], []
@@ -153,7 +163,7 @@ def read_identities(
         )
         from_photos = predict(on_photos, as_tensor(photos)).numpy()
         from_cartoons = predict(on_cartoons, as_tensor(cartoons)).numpy()
-        alone.append(compare_readings(name, people.test, from_cartoons, from_photos))
+        alone.append(compare_readings(name, measured, from_cartoons, from_photos))
         if training.taught_epochs:
             batch, steps = batches_of(lessons, people.data, training.taught_epochs, seed)
             student = teach_recognizer(
@@ -165,7 +175,7 @@ def read_identities(
                 seed=seed,
             )
             from_cartoons = predict(student, as_tensor(cartoons)).numpy()
-            taught.append(compare_readings(name, people.test, from_cartoons, from_photos))
+            taught.append(compare_readings(name, measured, from_cartoons, from_photos))
     return _mean(alone), _mean(taught) if taught else None
 
 
