@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 _COARSE, _FINE = 32, 64
+# The square of an aligned crop that the face itself fills: left, top and side as shares.
+_LEFT, _TOP, _WIDTH = 0.19, 0.265, 0.62
 # Landmarks that were found in another resolution lie elsewhere: in coarse pixels.
-_SHIFTS = range(-4, 5)
+_SHIFTS = range(-2, 3)
 # So many of the others are looked at closely, the likest first.
 _CLOSE = 6
-# Correlation of two registered faces, from which they are one photograph.
+# Correlation of two registered faces above which they are one photograph: of CelebA's pictures and
+# CelebA-HQ's, 57 pairs lie above it and are, by eye, the same; from 0.977 on strangers appear.
 _SAME = 0.98
 _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-5)
 _BLUR = 5
@@ -52,8 +55,10 @@ def are_among(
 
 
 def _grey(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Smaller pictures without colour: uint8 [N, side, side]."""
-    grey = [cv2.cvtColor(each, cv2.COLOR_BGR2GRAY) for each in pictures]
+    """Faces without what is around them, without colour: uint8 [N, side, side]."""
+    left, top, width = (round(share * pictures.shape[1]) for share in (_LEFT, _TOP, _WIDTH))
+    faces = pictures[:, top : top + width, left : left + width]
+    grey = [cv2.cvtColor(each, cv2.COLOR_BGR2GRAY) for each in faces]
     reduced = [cv2.resize(each, (side, side), interpolation=cv2.INTER_AREA) for each in grey]
     return np.stack(reduced).astype(np.uint8, copy=False)
 
@@ -86,8 +91,8 @@ def _likest(
         rows, columns = (slice(most - by, most - by + _COARSE) for by in (down, right))
         alike = _normalised(padded[:, rows, columns][:, inside]) @ goals
         better = alike > best
-        best[better] = alike[better]
-        which[better] = number
+        np.copyto(best, alike, where=better)
+        np.copyto(which, number, where=better)
     count = min(_CLOSE, len(known))
     likest = np.argpartition(-best, count - 1, axis=1)[:, :count]
     return likest, np.array(shifts)[np.take_along_axis(which, likest, axis=1)]
