@@ -27,7 +27,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from dtir_sdk.errors import ConfigurationError
-from dtir_sdk.files import write_atomically
+from dtir_sdk.files import check_writable, write_atomically
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_trained
 from dtir_train.configuration import Configuration, Data, Networks, Recipe
 from dtir_train.datasets import Pictures, load_secret, load_target
@@ -378,6 +378,7 @@ def main(arguments: Arguments) -> None:
     Raises:
         DtirError: it cannot be trained, measured or written.
     """
+    check_writable(arguments.output)
     around = surroundings()
     console = Console(stderr=True)
     found: list[Outcome] = []

@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from command import one_line_errors
+from command import check_counts, one_line_errors
 from conditions import write_report
 from interleaved import Call, Spread, Times, measure, spread
 from numpy.typing import NDArray
 from report import RESULTS, surroundings, table
 
 from dtir_sdk.errors import EngineError
+from dtir_sdk.files import check_writable
 
 Arithmetic = Literal["f32", "f16", "bf16", "int8"]
 SIDES = (1024, 2048)
@@ -217,6 +218,8 @@ def main(arguments: Arguments) -> None:
     Raises:
         DtirError: they cannot be measured or written.
     """
+    check_counts(rounds=arguments.rounds, sides=min(arguments.sides, default=0))
+    check_writable(arguments.output)
     around = surroundings()
     made = products(arguments.device, arguments.sides)
     turns = {product.name: {"product": product.run} for product in made}

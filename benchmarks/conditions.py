@@ -41,6 +41,9 @@ def write_report(
         name: of the benchmark.
         document: what was found, `conditions` with it.
         lines: the same for people, in Markdown.
+
+    Raises:
+        OutputError: it cannot be written.
     """
     ran = conditions()
     text = "\n".join(
@@ -52,7 +55,6 @@ def write_report(
             "",
         ]
     )
-    folder.mkdir(parents=True, exist_ok=True)
     data = json.dumps({"conditions": ran, **document}, indent=2)
     write_atomically(folder / f"{name}.json", f"{data}\n".encode())
     write_atomically(folder / f"{name}.md", text.encode())

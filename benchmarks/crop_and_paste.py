@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from report import RESULTS, surroundings, table
 
 from dtir_sdk.faces import crop_face_with_opencv, paste_face_with_opencv
+from dtir_sdk.files import check_writable
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 
@@ -151,6 +152,7 @@ def main(arguments: Arguments) -> None:
     Raises:
         DtirError: it cannot be measured or written.
     """
+    check_writable(arguments.output)
     around = surroundings()
     found = gains(arguments.rounds)
     document = {

@@ -34,7 +34,7 @@ from dtir_sdk.engines import Chain, Choice, choose, load_chain, problems
 from dtir_sdk.engines.base import Problem
 from dtir_sdk.engines.tensorrt.cuda import look
 from dtir_sdk.errors import EngineError
-from dtir_sdk.files import write_atomically
+from dtir_sdk.files import check_writable, write_atomically
 from dtir_sdk.graphs import bundle_graph
 from dtir_sdk.pictures import Picture
 
@@ -73,6 +73,7 @@ def main(arguments: Arguments) -> int:
         DtirError: there is no card, or the bundle or an engine cannot be used.
     """
     check_counts(rounds=arguments.rounds)
+    check_writable(arguments.output.absolute().parent)
     gpu = look()
     if isinstance(gpu, Problem):
         raise EngineError(str(gpu))

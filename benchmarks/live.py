@@ -40,6 +40,7 @@ from synthetic import HEIGHT, WIDTH, Cutout, Motion, Scene, read_cutouts, sample
 from dtir_sdk import Pipeline, Source
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
+from dtir_sdk.files import check_writable
 from dtir_sdk.pictures import Picture
 from dtir_sdk.results import Result
 
@@ -296,6 +297,7 @@ def main(arguments: Arguments) -> None:
         DtirError: it cannot be measured or written.
     """
     check_counts(rounds=arguments.rounds)
+    check_writable(arguments.output)
     if arguments.still < 2:
         raise ConfigurationError(f"still is {arguments.still}: it must be 2 or more")
     if not 1 <= arguments.seconds < math.inf:

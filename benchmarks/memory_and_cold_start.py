@@ -32,6 +32,8 @@ from rich.progress import track
 from safetensors.torch import save_file
 from subjects import Preset, Subject, face_crops, preset_subject
 
+from dtir_sdk.files import check_writable
+
 PROGRAM = Path(__file__).with_name("first_use.py")
 
 
@@ -218,6 +220,7 @@ def main(arguments: Arguments) -> None:
         DtirError: it cannot be measured or written.
     """
     check_counts(rounds=arguments.rounds)
+    check_writable(arguments.output)
     around = surroundings()
     rows: list[Row] = []
     for preset in arguments.presets:

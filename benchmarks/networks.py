@@ -46,6 +46,7 @@ from dtir_export.exporting import INT8_KEY, METRICS_KEY
 from dtir_export.parity import GATES, picture_parity
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.files import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,7 +161,7 @@ def settings(arguments: Arguments, console: Console) -> Iterator[Setting]:
     Raises:
         DtirError: the device, a run, a bundle or the faces cannot be used.
     """
-    check_counts(rounds=arguments.rounds, batches=min(arguments.batches, default=1))
+    check_counts(rounds=arguments.rounds, batches=min(arguments.batches, default=0))
     made = products(arguments.device)
     named = _opened(arguments.bundles)
     joined: set[str] = set()
@@ -401,6 +402,7 @@ def main(arguments: Arguments) -> None:
     Raises:
         DtirError: it cannot be measured or written.
     """
+    check_writable(arguments.output)
     around = surroundings()
     found: list[Setting] = []
     try:

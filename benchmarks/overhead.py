@@ -40,6 +40,7 @@ from dtir_sdk.engines import choose
 from dtir_sdk.engines.tensorrt.cuda import Cuda, DeviceMemory
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
+from dtir_sdk.files import check_writable
 from dtir_sdk.pictures import Picture, read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 
@@ -424,6 +425,7 @@ def main(arguments: Arguments) -> int:
             f"looked for after the first {SETTLED}"
         )
     # Now, and not after minutes of measuring.
+    check_writable(arguments.output)
     choose(device=arguments.device)
     around = surroundings()
     bundle = Bundle.open(arguments.bundle)

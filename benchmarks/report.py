@@ -23,9 +23,11 @@ def surroundings() -> dict[str, object]:
     """Returns the peers' versions, the card, and how busy the machine is; call it at the start.
 
     `load` is how many threads were running or waiting on average over the last minute. Above a
-    tenth of the cores, other work may be in the way, or a benchmark has just ended.
+    tenth of the cores, other work may be in the way, or a benchmark has just ended. It is None on
+    Windows, which does not tell.
     """
-    return {"peers": versions_of(_PACKAGES), "card": _card(), "load": os.getloadavg()[0]}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {"peers": versions_of(_PACKAGES), "card": _card(), "load": load}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

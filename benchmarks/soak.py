@@ -44,6 +44,7 @@ from synthetic import Motion, Scene, sample_cutout
 from dtir_sdk import Pipeline, Source
 from dtir_sdk.capture.live import LiveSource
 from dtir_sdk.errors import OutputError, PictureError, SourceError
+from dtir_sdk.files import check_writable
 from dtir_sdk.pictures import Picture
 from dtir_sdk.results import Result
 from dtir_sdk.sinks import Origin, open_sink
@@ -363,7 +364,11 @@ def main(arguments: Arguments) -> int:
 
     Returns:
         0, or 1 where something was wrong.
+
+    Raises:
+        DtirError: it cannot be measured or written.
     """
+    check_writable(arguments.output)
     C_LIBRARY.mallopt(_M_ARENA_MAX, 1)
     start = monotonic()
     samples: list[Sample] = []

@@ -9,16 +9,20 @@ Writes start_up.json and start_up.md.
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+import tyro
+from command import check_counts, one_line_errors
 from conditions import write_report
 from report import RESULTS, table
+
+from dtir_sdk.files import check_writable
 
 BARE = "a bare interpreter"
 PROGRAMS = {
@@ -30,7 +34,7 @@ PROGRAMS = {
         "assert Pipeline()(read_picture(SAMPLE_PORTRAIT)).faces"
     ),
 }
-INSTALLERS = ("pip", "setuptools", "pkg_resources")
+INSTALLERS = frozenset({"pip", "setuptools", "pkg_resources"})
 
 
 def seconds(program: str) -> float:
@@ -40,24 +44,38 @@ def seconds(program: str) -> float:
     return perf_counter() - start
 
 
-def installed_size() -> float:
-    """Returns the size of the running environment in MB, without the installers."""
+def installed_size(environment: Path) -> float:
+    """Returns the size of an environment in MB, without the installers."""
     total = 0
-    for file in Path(sys.prefix).rglob("*"):
-        installer = any(part.startswith(INSTALLERS) for part in file.parts)
-        if file.is_file() and not file.is_symlink() and not installer:
+    for file in environment.rglob("*"):
+        # `pip` is the package's own folder, `pip-26.0.dist-info` what was noted of it.
+        names = {part.partition("-")[0] for part in file.relative_to(environment).parts}
+        if file.is_file() and not file.is_symlink() and not names & INSTALLERS:
             total += file.stat().st_size
     return total / 1e6
 
 
-def main() -> None:
-    """Measures in interleaved rounds, after one that does not count, and reports."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="measured rounds")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the report")
-    arguments = parser.parse_args()
-    if arguments.rounds < 1:
-        parser.error("--rounds must be 1 or more")
+@dataclass(frozen=True)
+class Arguments:
+    """What to measure.
+
+    Attributes:
+        rounds: how many, after one that does not count.
+        output: folder for the report.
+    """
+
+    rounds: int = 7
+    output: Path = RESULTS
+
+
+def main(arguments: Arguments) -> None:
+    """Measures in interleaved rounds, prints and writes.
+
+    Raises:
+        DtirError: it cannot be measured or written.
+    """
+    check_counts(rounds=arguments.rounds)
+    check_writable(arguments.output)
     times: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     for number in range(arguments.rounds + 1):
         for name, program in random.sample(list(PROGRAMS.items()), len(PROGRAMS)):
@@ -70,7 +88,7 @@ def main() -> None:
         median = statistics.median(values)
         rows.append([name, *(f"{value:.3f}" for value in (median, max(values), median - bare))])
     header = ["program", "median s", "worst s", "over a bare interpreter, s"]
-    size = installed_size()
+    size = installed_size(Path(sys.prefix))
     lines = [
         "# Start-up",
         "",
@@ -82,4 +100,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main(tyro.cli(Arguments, description=__doc__))

@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.files import check_writable
 from dtir_train.arithmetic import arithmetic
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.configuration import PRESETS, Configuration, PresetName
@@ -357,6 +358,9 @@ def main(arguments: Arguments) -> None:
         DtirError: it cannot be measured or written.
     """
     check_counts(rounds=arguments.rounds, steps=arguments.steps)
+    if arguments.workers < 0:
+        raise ConfigurationError(f"workers is {arguments.workers}: it must be 0 or more")
+    check_writable(arguments.output)
     if bool(arguments.secret) != bool(arguments.target):
         raise ConfigurationError("give both --secret and --target, or neither")
     around = surroundings()

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ceiling import Product, ceilings, products
+from ceiling import Arguments, Product, ceilings, main, products
 from interleaved import measure
 
-from dtir_sdk.errors import EngineError
+from dtir_sdk.errors import ConfigurationError, EngineError
 
 
 def timed(milliseconds: float) -> dict[str, np.ndarray]:
@@ -47,3 +47,9 @@ def test_a_card_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match=r"sees no NVIDIA GPU: leave out --device cuda"):
         products("cuda")
+
+
+@pytest.mark.parametrize("sides", [(0,), (1024, -1), ()])
+def test_matrices_without_a_side_are_refused(sides):
+    with pytest.raises(ConfigurationError, match=r"sides is .*: it must be 1 or more"):
+        main(Arguments(sides=sides))

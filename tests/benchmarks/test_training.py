@@ -35,6 +35,11 @@ def test_nothing_measured_is_refused(name):
         main(Arguments(**{name: 0}))
 
 
+def test_fewer_than_no_workers_are_refused():
+    with pytest.raises(ConfigurationError, match="workers is -1: it must be 0 or more"):
+        main(Arguments(workers=-1))
+
+
 def test_the_first_loop_refuses_a_loss_that_it_has_not(tmp_path):
     secret, target = draw_pictures(tmp_path, 32)
     paper = PRESETS["paper"]
