@@ -2,14 +2,17 @@
 
 import sys
 
-import cv2
+from dtir_sdk import DtirError, Pipeline, read_picture, write_picture
 
-from dtir_sdk import Pipeline, read_picture
-
-frame = read_picture(sys.argv[1])
-with Pipeline() as pipeline:
-    print(pipeline.engine)
-    result = pipeline(frame)
-for face in result.faces:
-    print(f"{face.label} {face.confidence:.1%} at {face.box}")
-cv2.imwrite("cartoon.png", result.image)
+if len(sys.argv) != 2:
+    sys.exit(f"usage: python {sys.argv[0]} photo.jpg")
+try:
+    frame = read_picture(sys.argv[1])
+    with Pipeline() as pipeline:
+        print(pipeline.engine)
+        result = pipeline(frame)
+    for face in result.faces:
+        print(f"{face.label} {face.confidence:.1%} at {face.box}")
+    write_picture("cartoon.png", result.image)
+except DtirError as error:
+    sys.exit(f"error: {error}")

@@ -10,26 +10,31 @@ from pathlib import Path
 
 import cv2
 
-from dtir_sdk import Recognizer, Restorer, Transfer, read_picture
+from dtir_sdk import DtirError, Recognizer, Restorer, Transfer, read_picture, write_picture
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
 
+if len(sys.argv) != 3:
+    sys.exit(f"usage: python {sys.argv[0]} FOLDER photo.jpg")
 folder, photo = Path(sys.argv[1]), sys.argv[2]
 
-# On the edge: find, align, transfer; only PNG bytes of a cartoon leave.
-frame = read_picture(photo)
-with Transfer(folder / "bundle-edge") as transfer:
-    size = transfer.bundle.manifest.image_size
-    faces = FaceFinder().find(frame)
-    if not faces:
-        sys.exit(f"{photo}: no face was found")
-    crop = crop_face(frame, alignment(faces[0].landmarks, size), size)
-    _, sent = cv2.imencode(".png", transfer(crop))
+try:
+    # On the edge: find, align, transfer; only PNG bytes of a cartoon leave.
+    frame = read_picture(photo)
+    with Transfer(folder / "bundle-edge") as transfer:
+        size = transfer.bundle.manifest.image_size
+        faces = FaceFinder().find(frame)
+        if not faces:
+            sys.exit(f"{photo}: no face was found")
+        crop = crop_face(frame, alignment(faces[0].landmarks, size), size)
+        _, sent = cv2.imencode(".png", transfer(crop))
 
-# In the cloud: the label is read, no photo is seen.
-arrived = cv2.imdecode(sent, cv2.IMREAD_COLOR)
-with Recognizer(folder / "bundle-cloud") as recognizer:
-    print(recognizer(arrived).label)
+    # In the cloud: the label is read, no photo is seen.
+    arrived = cv2.imdecode(sent, cv2.IMREAD_COLOR)
+    with Recognizer(folder / "bundle-cloud") as recognizer:
+        print(recognizer(arrived).label)
 
-# At the authority: the photo comes back.
-with Restorer(folder / "bundle-authority") as restorer:
-    cv2.imwrite("restored.png", restorer(arrived))
+    # At the authority: the photo comes back.
+    with Restorer(folder / "bundle-authority") as restorer:
+        write_picture("restored.png", restorer(arrived))
+except DtirError as error:
+    sys.exit(f"error: {error}")

@@ -34,6 +34,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def run_example(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "examples" / script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_readme_python(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,15 +69,37 @@ def test_readme_python(
     ],
 )
 def test_example(script: str, arguments: list[str], written: str, place: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / script, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_example(script, *arguments)
     assert done.returncode == 0, done.stderr
     assert "male" in done.stdout
     assert (place / written).stat().st_size > 0
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("script", "arguments", "line"),
+    [
+        ("cartoon_of_a_photo.py", [], "usage: "),
+        ("cartoon_of_a_photo.py", ["nowhere.jpg"], "error: nowhere.jpg is not there"),
+        ("three_parties.py", ["photo.jpg"], "usage: "),
+        ("three_parties.py", [".", "nowhere.jpg"], "error: nowhere.jpg is not there"),
+        ("three_parties.py", ["nowhere", "photo.jpg"], "error: nowhere/bundle-edge"),
+    ],
+)
+def test_an_example_ends_on_a_mistake_with_one_line(
+    script: str, arguments: list[str], line: str
+) -> None:
+    done = run_example(script, *arguments)
+    assert done.returncode != 0
+    assert done.stderr.startswith(line)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_example_tells_that_its_picture_was_not_written(place: Path) -> None:
+    (place / "cartoon.png").mkdir()
+    done = run_example("cartoon_of_a_photo.py", "photo.jpg")
+    assert done.returncode != 0
+    assert done.stderr == "error: cartoon.png is a folder: name a file instead\n"
 
 
 def test_every_example_is_run() -> None:
