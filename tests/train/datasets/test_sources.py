@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from pathlib import Path
@@ -96,6 +97,61 @@ def test_what_spreadsheets_write_is_read(tmp_path):
     assert [entry.label for entry in open_source(tmp_path, "male").entries] == ["0", "1"]
 
 
+@pytest.mark.parametrize(
+    ("line", "count"), [("0.png,test,Smith, John", 4), ("0.png,test", 2), ("0.png,test,1,", 4)]
+)
+def test_a_line_has_a_field_a_column(tmp_path, line, count):
+    """A comma that is not in quotes would make one person of all who are called Smith."""
+    (tmp_path / "labels.csv").write_text(f"file,split,identity\n1.png,train,Ann\n{line}\n")
+    message = rf"labels\.csv, line 3: expected 3 fields, one a column, not {count}: put a field"
+    with pytest.raises(DataError, match=message):
+        open_source(tmp_path, "identity")
+
+
+def test_a_comma_in_quotes_is_a_labels_own(tmp_path):
+    (tmp_path / "labels.csv").write_text('file,identity\n0.png,"Smith, John"\n')
+    assert [entry.label for entry in open_source(tmp_path, "identity").entries] == ["Smith, John"]
+
+
+def test_spaces_around_values_do_not_count(tmp_path):
+    (tmp_path / "labels.csv").write_text("file, split, male\na.png, train, 0\n b.png , test, 1 \n")
+    assert open_source(tmp_path, "male").entries == (
+        Entry("images/a.png", "train", "0"),
+        Entry("images/b.png", "test", "1"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("holder", "name", "source", "attribute"),
+    [
+        (Path, "read_bytes", "listed", "male"),
+        (zipfile, "ZipFile", "listed.zip", "male"),
+        (Path, "iterdir", "people", "identity"),
+        (os, "scandir", "people", None),
+    ],
+    ids=["labels.csv", "zip", "folder a class", "folder"],
+)
+def test_what_may_not_be_read_is_told(
+    tmp_path, labelled, monkeypatch, holder, name, source, attribute
+):
+    """Root may read everything, so a refusal stands for the mode of a file."""
+    labelled(tmp_path / "listed", COLUMNS, ROWS, None)
+    labelled(tmp_path / "listed.zip", COLUMNS, ROWS, None)
+    folder_a_person(tmp_path / "people", {"Ann": 1, "Bob": 1})
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(holder, name, refuse)
+    with pytest.raises(DataError, match=rf"{source}.*: could not be read: permission denied: let"):
+        open_source(tmp_path / source, attribute)
+
+
+def test_a_name_that_no_disk_takes_is_told(tmp_path):
+    with pytest.raises(DataError, match="could not be read: file name too long"):
+        open_source(tmp_path / ("x" * 300), "male")
+
+
 @settings(max_examples=200)
 @given(content=st.binary() | st.text().map(str.encode))
 def test_any_labels_csv_is_read_or_refused(tmp_path_factory, content):
@@ -113,24 +169,26 @@ def test_any_labels_csv_is_read_or_refused(tmp_path_factory, content):
         assert ".." not in Path(entry.name).parts
 
 
-fields = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1)
+fields = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1
+).filter(str.strip)
 
 
 @given(
     rows=st.lists(
         st.tuples(
-            fields.filter(lambda name: name[0] != "/" and ".." not in name),
+            fields.filter(lambda name: name.strip()[0] != "/" and ".." not in name),
             st.sampled_from(["train", "test"]),
             fields,
         ),
         min_size=1,
-        unique_by=lambda row: row[0],
+        unique_by=lambda row: row[0].strip(),
     )
 )
 def test_any_names_and_labels_come_back(tmp_path_factory, labelled, rows):
     path = labelled(tmp_path_factory.mktemp("faces"), COLUMNS, rows, {})
     assert open_source(path, "male").entries == tuple(
-        Entry(f"images/{name}", split, label) for name, split, label in rows
+        Entry(f"images/{name.strip()}", split, label.strip()) for name, split, label in rows
     )
 
 

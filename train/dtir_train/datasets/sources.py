@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Literal
 
 from dtir_sdk.errors import DataError
+from dtir_sdk.files import reason
 
 Domain = Literal["secret", "target"]
 
@@ -127,8 +128,19 @@ def open_source(path: Path, attribute: str | None, domain: Domain = "secret") ->
         domain: whose pictures they are. Folders in a folder of target pictures are no classes.
 
     Raises:
-        DataError: where the path is missing, holds no pictures, or has no such label.
+        DataError: where the path is missing, cannot be read, holds no pictures, or has no such
+            label.
     """
+    try:
+        return _open(path, attribute, domain)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: could not be read: {reason(error)}: let it be read, or "
+            "name other pictures"
+        ) from error
+
+
+def _open(path: Path, attribute: str | None, domain: Domain) -> Source:
     if not path.exists():
         raise DataError(f"{path}: no such folder or file: give the path of the pictures")
     by_folder = False
@@ -147,12 +159,7 @@ def open_source(path: Path, attribute: str | None, domain: Domain = "secret") ->
 
 def _labelled(path: Path, attribute: str | None, domain: Domain) -> list[Entry]:
     if path.is_file():
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = set(archive.namelist())
-                table = archive.read("labels.csv") if "labels.csv" in members else None
-        except (OSError, *_NOT_IN_ZIP) as error:
-            raise DataError(f"{path}: neither a folder nor a whole zip archive") from error
+        members, table = _zipped(path)
         if table is None:
             if attribute is not None:
                 raise DataError(f"{path}: the zip holds no labels.csv")
@@ -172,7 +179,12 @@ def _labelled(path: Path, attribute: str | None, domain: Domain) -> list[Entry]:
     for line, fields in enumerate(rows[1:], start=2):
         if not fields:
             continue
-        row = dict(zip(columns, fields, strict=False))
+        if len(fields) != len(columns):
+            raise DataError(
+                f"{path}: labels.csv, line {line}: expected {len(columns)} fields, one a column, "
+                f"not {len(fields)}: put a field that holds a comma in quotes"
+            )
+        row = dict(zip(columns, map(str.strip, fields), strict=True))
         name, split = row.get("file"), row.get("split") or "train"
         label = "" if column is None else row.get(column)
         if not name or (column and not label) or split not in ("train", "test"):
@@ -190,6 +202,18 @@ def _labelled(path: Path, attribute: str | None, domain: Domain) -> list[Entry]:
         names.add(name)
         entries.append(Entry(f"images/{name}", split, label or ""))
     return entries
+
+
+def _zipped(path: Path) -> tuple[set[str], bytes | None]:
+    """Returns the names in a zip, and its labels.csv if it has one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = set(archive.namelist())
+            return members, archive.read("labels.csv") if "labels.csv" in members else None
+    except PermissionError:
+        raise
+    except (OSError, *_NOT_IN_ZIP) as error:
+        raise DataError(f"{path}: neither a folder nor a whole zip archive") from error
 
 
 def _plain(column: str) -> str:
@@ -260,7 +284,11 @@ def _pictures(path: Path, domain: Domain) -> list[Entry]:
 def _files_below(path: Path) -> Iterator[str]:
     """Names of all files, with `/` on every system; a folder is read once, whatever links to it."""
     read: set[str] = set()
-    for folder, folders, files in os.walk(path, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, folders, files in os.walk(path, onerror=refuse, followlinks=True):
         read.add(os.path.realpath(folder))
         folders[:] = [one for one in folders if os.path.realpath(Path(folder) / one) not in read]
         for file in files:
