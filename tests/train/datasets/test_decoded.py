@@ -138,6 +138,15 @@ def test_sources_that_write_labels_otherwise_are_refused(faces, tmp_path, labell
     assert load_secret(named, 32, "train").label_names == ("no", "yes", "she", "he")
 
 
+@pytest.mark.parametrize("load", [load_secret, load_secret_by_source, load_target])
+def test_a_source_that_is_named_twice_is_refused(faces, tmp_path, load):
+    (tmp_path / "link").symlink_to(faces)
+    twice = [(faces, faces), (faces, f"{faces}/"), (tmp_path / "link", faces)]
+    for paths in (*twice, ("generated", faces, "generated")):
+        with pytest.raises(DataError, match=r"are the same \w+ pictures.*: name them once"):
+            load(data_of(*paths, attribute="shape"), 32, "train")
+
+
 @pytest.mark.parametrize(
     ("column", "ones", "others"), [("male", "0", "1"), ("identity", "ab", "cd")]
 )
@@ -332,6 +341,31 @@ def test_a_picture_that_is_not_a_picture_is_named(tmp_path, labelled, png, name)
     path = labelled(tmp_path / name, COLUMNS, ROWS, pictures)
     with pytest.raises(DataError, match=r"images/05\.png"):
         load_secret(data_of(path), 32, "train")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_all_pictures_of_a_shard_that_are_none_are_named(tmp_path, labelled, png):
+    broken = dict.fromkeys(("00.png", "02.png", "09.png"), b"not a picture")
+    pictures = {row[0]: png(1) for row in ROWS} | broken
+    path = labelled(tmp_path / "faces", COLUMNS, ROWS, pictures)
+    with pytest.raises(DataError) as refused:
+        load_secret(data_of(path), 32, "train")
+    names = [f"{path}/images/{name} is no picture that can be read" for name in broken]
+    message = f"{names[0]}; {names[1]}: restore them, or take them out of the source"
+    assert str(refused.value) == message
+
+
+def test_no_more_than_ten_pictures_that_are_none_are_named(tmp_path, labelled, cache):
+    rows = [(f"{number:02}.png", "train", str(number % 2)) for number in range(13)]
+    pictures = {row[0]: b"not a picture" for row in rows}
+    path = labelled(tmp_path / "faces", COLUMNS, rows, pictures)
+    with pytest.raises(
+        DataError, match=r"09\.png is no picture .*; and 3 more: restore"
+    ) as refused:
+        load_secret(data_of(path), 32, "train")
+    assert str(refused.value).count(" is no picture") == 10
+    assert "\n" not in str(refused.value)
+    assert not list(cache.rglob("*.npy"))
 
 
 @pytest.mark.parametrize("name", ["faces", "faces.zip"])

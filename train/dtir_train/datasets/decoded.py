@@ -87,8 +87,8 @@ def load_secret(
 
     Raises:
         ConfigurationError: for an original size that no picture has.
-        DataError: where a source is broken, sources disagree on the labels, or there is only one
-            class.
+        DataError: where a source is broken or named twice, sources disagree on the labels, or
+            there is only one class.
         OutputError: where the cache cannot be written.
     """
     parts, classes = _secret_parts(data, size, split, seed, original_size, world)
@@ -232,6 +232,15 @@ def seed_of(seed: int, split: str) -> int:
 def _opened(
     paths: tuple[str, ...], attribute: str | None, domain: Domain
 ) -> list[tuple[str, Source]]:
+    named: dict[str, str] = {}
+    for path in paths:
+        place = path if path == GENERATED else os.path.realpath(path)
+        if place in named:
+            raise DataError(
+                f"{named[place]} and {path} are the same {domain} pictures, which would count "
+                "twice: name them once"
+            )
+        named[place] = path
     return [
         (path, open_source(Path(path), attribute, domain)) for path in paths if path != GENERATED
     ]

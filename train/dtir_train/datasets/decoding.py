@@ -28,6 +28,7 @@ from dtir_train.datasets.sources import Entry, Source
 from dtir_train.distributed import World
 
 _DECODER_VERSION = 2
+_MOST_NAMED = 10
 
 
 def decode(
@@ -55,7 +56,8 @@ def decode(
         The pictures, uint8 [N, S, S, 4], RGB and foreground; and their positions in `entries`.
 
     Raises:
-        DataError: where a picture cannot be read, none has a face, or the cache is damaged.
+        DataError: where pictures cannot be read, of which those of a shard are named, up to ten;
+            where none has a face, or the cache is damaged.
         OutputError: where the cache cannot be written.
     """
     folder = world.together(lambda: _folder(source, entries, size, align, original_size))
@@ -112,12 +114,12 @@ def _pictures(
     threads = os.cpu_count() or 1
     finder = FaceFinder(at_once=threads) if align else None
 
-    def decoded(item: tuple[Entry, bytes]) -> NDArray[np.uint8] | None:
+    def decoded(item: tuple[Entry, bytes]) -> NDArray[np.uint8] | PictureError | None:
         entry, stream = item
         try:
             picture = decode_picture(stream, f"{source.path}/{entry.name}")
         except PictureError as error:
-            raise DataError(f"{error}: restore it, or take it out of the source") from error
+            return error
         if original_size is not None:
             stretched = cv2.resize(picture, original_size, interpolation=cv2.INTER_CUBIC)
             picture = stretched.astype(np.uint8, copy=False)
@@ -129,7 +131,22 @@ def _pictures(
         for entries in shards:
             # The pool reads ahead all that it is given.
             here = islice(streams, len(entries))
-            yield from pool.map(decoded, zip(entries, here, strict=True))
+            broken = []
+            for picture in pool.map(decoded, zip(entries, here, strict=True)):
+                if isinstance(picture, PictureError):
+                    broken.append(picture)
+                else:
+                    yield picture
+            if broken:
+                raise _unreadable(broken)
+
+
+def _unreadable(errors: Sequence[PictureError]) -> DataError:
+    named = "; ".join(map(str, errors[:_MOST_NAMED]))
+    if len(errors) > _MOST_NAMED:
+        named += f"; and {len(errors) - _MOST_NAMED} more"
+    them = "it" if len(errors) == 1 else "them"
+    return DataError(f"{named}: restore {them}, or take {them} out of the source")
 
 
 def _with_foreground(crop: NDArray[np.uint8], face: bool) -> NDArray[np.uint8]:
