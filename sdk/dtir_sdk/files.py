@@ -83,8 +83,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         OutputError: it is a file, or neither it nor the folder that is to hold it takes a file.
     """
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     try:
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
         with TemporaryFile(dir=there):
             pass
     except OSError as error:

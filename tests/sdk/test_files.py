@@ -79,6 +79,11 @@ def test_what_cannot_be_written_to_is_told(tmp_path):
             check_writable(tmp_path / folder)
 
 
+def test_a_folder_whose_name_no_disk_takes_is_told(tmp_path):
+    with pytest.raises(OutputError, match="nothing can be written to .*: file name too long"):
+        check_writable(tmp_path / ("x" * 300))
+
+
 def test_a_file_is_removed_where_there_is_one(tmp_path):
     file = tmp_path / "file"
     file.touch()

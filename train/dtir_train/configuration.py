@@ -86,7 +86,8 @@ class Data:
 
     Attributes:
         secret: sources of private photos, each a path (a `labels.csv` folder or zip, CelebA's
-            official layout, a folder a person) or `generated`.
+            official layout, of which the paper's first 12,000 pictures are used, a folder a
+            person) or `generated`.
         target: sources of target pictures: a folder of pictures, a `labels.csv` folder or zip,
             or `generated`.
         attribute: column of the label to recognise, in any case ("male" finds "Male"), or

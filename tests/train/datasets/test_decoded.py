@@ -15,6 +15,7 @@ from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_sdk.faces import FaceFinder, alignment
 from dtir_train.configuration import Data
 from dtir_train.datasets import (
+    decoded,
     load_secret,
     load_secret_by_source,
     load_target,
@@ -22,7 +23,7 @@ from dtir_train.datasets import (
     shards,
 )
 from dtir_train.datasets.crops import square_crop
-from dtir_train.datasets.sources import Source
+from dtir_train.datasets.sources import Source, open_source
 from dtir_train.distributed import World
 
 COLUMNS = ("file", "split", "male")
@@ -114,6 +115,15 @@ def test_one_class_only_is_refused(tmp_path, labelled):
     path = labelled(tmp_path / "faces", COLUMNS, rows, None)
     with pytest.raises(DataError, match=r"`male` has one class only \(1\)"):
         load_secret(data_of(path), 32, "train")
+
+
+def test_what_is_to_be_told_of_a_source_comes_with_its_pictures(faces, monkeypatch):
+    opened = open_source(faces, "male")
+    assert load_secret(data_of(faces), 32, "train").remarks == ()
+    told = replace(opened, remark="half of it is not used")
+    monkeypatch.setattr(decoded, "open_source", lambda *_: told)
+    for read in (load_secret, load_target):
+        assert read(data_of(faces), 32, "train").remarks == ("half of it is not used",)
 
 
 def test_sources_are_joined(faces, tmp_path, labelled):

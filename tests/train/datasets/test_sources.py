@@ -251,6 +251,16 @@ def test_celeba_in_its_official_layout(celeba, png):
     assert next(source.read(source.entries[2:])) == png(2)
 
 
+def test_celebas_other_pictures_are_told(celeba):
+    told = (
+        f"{celeba}: of CelebA the first 4 pictures are to train and the next 2 to test, as in the "
+        "paper; not used: 1"
+    )
+    assert open_source(celeba, "male").remark == open_source(celeba, None).remark == told
+    (celeba / "img_align_celeba" / "000007.jpg").unlink()
+    assert open_source(celeba, "male").remark == ""
+
+
 def test_celebas_split_is_the_papers():
     assert (sources._CELEBA_TRAIN, sources._CELEBA_TEST) == (10_000, 2_000)
 

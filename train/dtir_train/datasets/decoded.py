@@ -24,7 +24,7 @@ from dtir_train.distributed import ALONE, World
 GENERATED = "generated"
 _LONGEST_SIDE = 10_000
 _HINTS = {
-    "validation": ": hold out more with --data.validation",
+    "validation": ": hold out more with --data.validation, or none with 0, or give more pictures",
     "test": ": name them in a column `split` of labels.csv",
 }
 _GENERATED_COUNTS = {"train": 512, "validation": 64, "test": 128}
@@ -44,6 +44,7 @@ class Pictures:
         label_names: names of the classes, empty where the set has no labels.
         names: where each picture came from.
         left_out: where those pictures came from in which no face was found.
+        remarks: what the sources' user should be told, a line each.
     """
 
     pictures: NDArray[np.uint8] | Shards
@@ -51,6 +52,7 @@ class Pictures:
     label_names: tuple[str, ...]
     names: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -254,6 +256,7 @@ class _Part:
     labels: tuple[str, ...]
     names: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    remark: str = ""
 
 
 def _generated_count(data: Data, split: str) -> int:
@@ -276,7 +279,8 @@ def _joined(parts: list[_Part], classes: _Classes, where: str) -> Pictures:
     labels = np.array([positions.get(text, 0) for text in texts], np.int64)
     kept = tuple(name for part in parts for name in part.names)
     left_out = tuple(name for part in parts for name in part.left_out)
-    return Pictures(pictures, labels, classes.names, kept, left_out)
+    remarks = tuple(part.remark for part in parts if part.remark)
+    return Pictures(pictures, labels, classes.names, kept, left_out, remarks)
 
 
 def _label_names(data: Data, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -330,4 +334,4 @@ def _decode(
     labels = tuple(entries[position].label for position in kept)
     found = tuple(names[position] for position in kept)
     left_out = tuple(np.delete(names, kept).tolist())
-    return _Part(pictures.parts, labels, found, left_out)
+    return _Part(pictures.parts, labels, found, left_out, source.remark)

@@ -4,7 +4,9 @@ A source is a path, and its layout is told from what lies there:
 
 - `labels.csv` with `images/`, as a folder or a zip: columns `file`, optionally `split` (train or
   test), and one column a label;
-- CelebA as published: `img_align_celeba/` with `list_attr_celeba.txt` and `identity_CelebA.txt`;
+- CelebA as published: `img_align_celeba/` with `list_attr_celeba.txt` and `identity_CelebA.txt`,
+  of which the paper's 12,000 pictures are used, the first 10,000 to train and the next 2,000 to
+  test, whatever `list_eval_partition.txt` says;
 - a folder a class (PubFig as published on Kaggle: a folder a person), 80% to train, 20% to test,
   whether the labels are read or not;
 - a folder or zip of pictures without labels (target pictures: Bitmoji, CartoonSet), 95% to train,
@@ -69,11 +71,13 @@ class Source:
         path: the folder or zip.
         entries: its pictures, in a fixed order.
         labelled_by_folder: labels are names of folders, whatever attribute was asked for.
+        remark: what its user should be told, in one line; empty where there is nothing.
     """
 
     path: Path
     entries: tuple[Entry, ...]
     labelled_by_folder: bool = False
+    remark: str = ""
 
     def changed(self, entries: Sequence[Entry]) -> int | list[tuple[int, int]]:
         """Returns when the zip was last changed, or each picture's time and size in a folder.
@@ -143,18 +147,18 @@ def open_source(path: Path, attribute: str | None, domain: Domain = "secret") ->
 def _open(path: Path, attribute: str | None, domain: Domain) -> Source:
     if not path.exists():
         raise DataError(f"{path}: no such folder or file: give the path of the pictures")
-    by_folder = False
+    by_folder, remark = False, ""
     if path.is_file() or (path / "labels.csv").is_file():
         entries = _labelled(path, attribute, domain)
     elif (path / "img_align_celeba").is_dir():
-        entries = _celeba(path, attribute)
+        entries, remark = _celeba(path, attribute)
     elif attribute is None:
         entries = _pictures(path, domain)
     else:
         entries, by_folder = _folder_a_class(path), True
     if not entries:
         raise DataError(f"{path}: no pictures there ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    return Source(path, tuple(entries), by_folder)
+    return Source(path, tuple(entries), by_folder, remark)
 
 
 def _labelled(path: Path, attribute: str | None, domain: Domain) -> list[Entry]:
@@ -222,10 +226,11 @@ def _plain(column: str) -> str:
     return name.lower() if name.lower() in ("file", "split") else name
 
 
-def _celeba(path: Path, attribute: str | None) -> list[Entry]:
+def _celeba(path: Path, attribute: str | None) -> tuple[list[Entry], str]:
+    """Returns the paper's pictures, and a remark on those that are there beside them."""
     pictures = (path / "img_align_celeba").iterdir()
-    names = sorted(file.name for file in pictures if _is_picture(file.name))
-    names = names[: _CELEBA_TRAIN + _CELEBA_TEST]
+    found = sorted(file.name for file in pictures if _is_picture(file.name))
+    names = found[: _CELEBA_TRAIN + _CELEBA_TEST]
     labels = {} if attribute is None else _celeba_labels(path, attribute)
     entries = []
     for index, name in enumerate(names):
@@ -233,7 +238,12 @@ def _celeba(path: Path, attribute: str | None) -> list[Entry]:
             raise DataError(f"{path}: {name} has no line in CelebA's list")
         split = "train" if index < _CELEBA_TRAIN else "test"
         entries.append(Entry(f"img_align_celeba/{name}", split, labels.get(name, "")))
-    return entries
+    unused = len(found) - len(names)
+    remark = (
+        f"{path}: of CelebA the first {_CELEBA_TRAIN:,} pictures are to train and the next "
+        f"{_CELEBA_TEST:,} to test, as in the paper; not used: {unused:,}"
+    )
+    return entries, remark if unused else ""
 
 
 def _celeba_labels(path: Path, attribute: str) -> dict[str, str]:
