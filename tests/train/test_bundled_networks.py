@@ -113,7 +113,9 @@ def test_batch_norm_works_again_and_changes_nothing(bundle):
 
 def test_a_run_starts_from_a_bundle(small, bundle, tmp_path, same):
     configuration = replace(small(steps=4, learning_rate=1e-9), start_from=str(bundle))
-    assert any("finite gradient" in line for line in dry_run(configuration, OFTEN))
+    assert any(
+        "finite gradient" in line for line in dry_run(configuration, tmp_path / "run", OFTEN)
+    )
     fit(configuration, tmp_path / "run", OFTEN)
     started, loaded = load_trained(tmp_path / "run"), load_bundled(bundle)
     for name in ("transfer", "restorer"):

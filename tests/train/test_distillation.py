@@ -458,13 +458,13 @@ def test_a_recognizer_alone_that_does_not_fit_its_configuration_is_refused(small
         made(replace(small(), teacher=str(tmp_path)))
 
 
-def test_a_dry_run_learns_from_a_recognizer_alone(small, reader):
+def test_a_dry_run_learns_from_a_recognizer_alone(small, reader, tmp_path):
     configuration = replace(small(), teacher=str(reader))
-    assert dry_run(configuration, OFTEN)[-1].endswith("has a finite gradient")
+    assert dry_run(configuration, tmp_path / "run", OFTEN)[-1].endswith("has a finite gradient")
 
 
-def test_a_dry_run_tries_the_projections_too(student, monkeypatch):
-    assert dry_run(student(), OFTEN)[-1].endswith("has a finite gradient")
+def test_a_dry_run_tries_the_projections_too(student, tmp_path, monkeypatch):
+    assert dry_run(student(), tmp_path / "run", OFTEN)[-1].endswith("has a finite gradient")
 
     class Broken(Student):
         def __init__(self, *arguments) -> None:
@@ -473,7 +473,7 @@ def test_a_dry_run_tries_the_projections_too(student, monkeypatch):
 
     monkeypatch.setattr(system_module, "Student", Broken)
     with pytest.raises(TrainingError, match=r"in: projections\.idle$"):
-        dry_run(student(), OFTEN)
+        dry_run(student(), tmp_path / "run", OFTEN)
 
 
 def test_the_command_takes_a_teacher(small, teacher, options, tmp_path, capsys):

@@ -22,6 +22,7 @@ from dtir_train.datasets.batches import photos_of
 from dtir_train.evaluation.identities import load_people
 from dtir_train.photo_recognizer import fit_recognizer
 from dtir_train.run_folder import write_configuration
+from dtir_train.training import Execution, resume
 from dtir_train.unfinished import TRAINING_NAME
 
 
@@ -128,6 +129,18 @@ def test_told_to_stop_it_keeps_the_step_and_goes_on_exactly(people, tmp_path, sa
     assert load_checkpoint(tmp_path / "stopped" / TRAINING_NAME).step == 2
     fit(people, tmp_path / "stopped", **options)
     same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_it_is_no_run_to_resume(people, tmp_path, stopping):
+    options = {"pretraining": ("warm", "bright"), "pretraining_epochs": 2, "epochs": 2}
+    for saves in (1, 3):
+        with stopping(saves), pytest.raises(KeyboardInterrupt):
+            fit(people, tmp_path / str(saves), **options)
+        with pytest.raises(ConfigurationError, match=r"`dtir-train fit-recognizer`: the same comm"):
+            resume(tmp_path / str(saves), Execution())
+    fit(people, tmp_path / "1", **options)
+    with pytest.raises(ConfigurationError, match=r"`dtir-train fit-recognizer` trained, to its e"):
+        resume(tmp_path / "1", Execution())
 
 
 @pytest.fixture

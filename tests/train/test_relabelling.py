@@ -30,7 +30,7 @@ from dtir_train.datasets import load_secret
 from dtir_train.datasets.batches import photos_of
 from dtir_train.photo_recognizer import fit_recognizer
 from dtir_train.relabelling import relabel
-from dtir_train.training import Execution, fit
+from dtir_train.training import Execution, fit, resume
 
 GENERATED = ("generated",)
 MODELS = ("transfer", "recognizer", "restorer")
@@ -184,6 +184,17 @@ def test_what_was_stopped_goes_on_exactly(system, teacher, tmp_path, same, stopp
     relabel(GENERATED, teacher, run=tmp_path / "stopped", **options)
     same(tmp_path / "whole", tmp_path / "stopped")
     assert not list((tmp_path / "stopped").glob("unfinished*"))
+
+
+def test_it_is_no_run_to_resume(system, teacher, tmp_path, stopping):
+    options = {"system": system, "epochs": 0.2, "align": False, "limit": 400}
+    with stopping(1), pytest.raises(KeyboardInterrupt):
+        relabel(GENERATED, teacher, run=tmp_path / "run", **options)
+    with pytest.raises(ConfigurationError, match=r"`dtir-train relabel`: the same command that"):
+        resume(tmp_path / "run", Execution())
+    relabel(GENERATED, teacher, run=tmp_path / "run", **options)
+    with pytest.raises(ConfigurationError, match=r"`dtir-train relabel` trained, to its end"):
+        resume(tmp_path / "run", Execution())
 
 
 @pytest.fixture

@@ -127,9 +127,29 @@ def test_pictures_without_a_face_are_told(small, faces, tmp_path, capsys):
     left_out = len(load_secret(configuration.data, 32, "train").left_out)
     assert left_out
     expected = f"{faces}: no face found in {left_out} training pictures, which are left out"
-    assert dry_run(configuration, OFTEN)[0] == expected
+    assert dry_run(configuration, tmp_path / "run", OFTEN)[0] == expected
     fit(configuration, tmp_path / "run", OFTEN)
     assert "which are left out" in capsys.readouterr().out
+
+
+def test_a_class_without_a_training_picture_is_told(small, write_set, noisy, tmp_path, capsys):
+    moods = ("warm", "cool", "sad", "grim")
+    rows = [
+        (
+            f"{number}.png",
+            "train" if number < 8 else "test",
+            moods[number // 2 % 2 + number // 8 * 2],
+        )
+        for number in range(12)
+    ]
+    pictures = {row[0]: noisy((90, 90, 90), number) for number, row in enumerate(rows)}
+    path = write_set(tmp_path / "moods", rows, pictures)
+    data = {"secret": (str(path),), "attribute": "mood", "validation": 0.0}
+    configuration = small(data=data, batch_size=4, epochs=0.01)
+    told = "`mood`: no training pictures of grim, sad, which are not learned"
+    assert dry_run(configuration, tmp_path / "run", OFTEN)[0] == told
+    fit(configuration, tmp_path / "run", OFTEN)
+    assert told in capsys.readouterr().out
 
 
 def test_resuming_with_other_pictures_is_refused(small, faces, tmp_path):
@@ -549,7 +569,7 @@ def test_missing_data_is_refused(small, tmp_path):
 def test_a_dry_run_says_what_it_did_and_writes_nothing(small, tmp_path, monkeypatch, precision):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    first, second, third = dry_run(small(steps=64, precision=precision), OFTEN)
+    first, second, third = dry_run(small(steps=64, precision=precision), tmp_path / "run", OFTEN)
     epoch = len(load_secret(small().data, 32, "train")) // 16
     assert first == f"{epoch} steps an epoch, {2 * epoch} in all"
     assert "total loss" in second
@@ -560,16 +580,30 @@ def test_a_dry_run_says_what_it_did_and_writes_nothing(small, tmp_path, monkeypa
 def test_a_dry_run_begins_where_the_run_would(small, tmp_path):
     nowhere = replace(small(), start_from=str(tmp_path / "nowhere"))
     with pytest.raises(ConfigurationError, match="nowhere: no checkpoint there"):
-        dry_run(nowhere, OFTEN)
+        dry_run(nowhere, tmp_path / "run", OFTEN)
 
 
-def test_a_dry_run_looks_at_the_validation_split(small, faces):
+def test_a_dry_run_refuses_a_folder_that_the_run_would(small, tmp_path):
+    fit(small(steps=1), tmp_path / "run", OFTEN)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    with pytest.raises(ConfigurationError, match=r"run holds a run already: .* with --run"):
+        dry_run(small(), tmp_path / "run", OFTEN)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/run"):
+        with pytest.raises(OutputError, match=f"nothing can be written to .*{folder}"):
+            dry_run(small(), tmp_path / folder, OFTEN)
+
+
+def test_a_dry_run_looks_at_the_validation_split(small, faces, tmp_path):
     data = {"secret": (str(faces),), "validation": 1e-9, "attribute": "male"}
-    with pytest.raises(DataError, match=r"hold out more with --data\.validation"):
-        dry_run(small(data=data, batch_size=4), OFTEN)
+    with pytest.raises(
+        DataError, match=r"hold out more with --data\.validation, or none with 0, or"
+    ):
+        dry_run(small(data=data, batch_size=4), tmp_path / "run", OFTEN)
 
 
-def test_a_dry_run_names_a_parameter_without_a_gradient(small, monkeypatch):
+def test_a_dry_run_names_a_parameter_without_a_gradient(small, tmp_path, monkeypatch):
     class Broken(Recognizer):
         def __init__(self, *arguments) -> None:
             super().__init__(*arguments)
@@ -577,7 +611,7 @@ def test_a_dry_run_names_a_parameter_without_a_gradient(small, monkeypatch):
 
     monkeypatch.setattr(building, "Recognizer", Broken)
     with pytest.raises(TrainingError, match=r"recognizer\.unused\.weight") as caught:
-        dry_run(small(), OFTEN)
+        dry_run(small(), tmp_path / "run", OFTEN)
     assert "conv1" not in str(caught.value)
 
 
@@ -657,7 +691,7 @@ def test_a_step_as_a_cuda_graph_is_the_same_step(small, tmp_path, monkeypatch):
         assert float((graph - start).norm() / (each - start).norm()) == pytest.approx(1, abs=0.1)
         assert float(torch.cosine_similarity(graph - start, each - start, dim=0)) > 0.5
     as_graph = replace(on_gpu, cuda_graph=True)
-    assert "every parameter" in dry_run(begun, as_graph)[-1]
+    assert "every parameter" in dry_run(begun, tmp_path / "run", as_graph)[-1]
     taught = replace(begun, teacher=str(tmp_path / "graph"), start_from=str(tmp_path / "graph"))
     fit(taught, tmp_path / "taught", as_graph)
     assert load_checkpoint(tmp_path / "taught").step == 20

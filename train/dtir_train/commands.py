@@ -58,7 +58,8 @@ app = tyro.extras.SubcommandApp()
 def fit_command(arguments: Annotated[PresetFit, tyro.conf.arg(name="")]) -> None:
     """Train the four networks on a secret and a target domain, into a new run folder."""
     if arguments.dry_run:
-        print("\n".join(dry_run(arguments.configuration, arguments.execution)))
+        lines = dry_run(arguments.configuration, arguments.run, arguments.execution)
+        print("\n".join(lines))
     else:
         fit(arguments.configuration, arguments.run, arguments.execution)
 

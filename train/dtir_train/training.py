@@ -27,6 +27,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
+from dtir_sdk.files import check_writable
 from dtir_train.arithmetic import Device
 from dtir_train.bundled_networks import bundled_checkpoint, is_bundle
 from dtir_train.captured import WARM_UP
@@ -66,12 +67,14 @@ from dtir_train.run_folder import (
 from dtir_train.schedule import Schedule
 from dtir_train.stopping import Stop, stop_after_step
 from dtir_train.system import StepMetrics, System
+from dtir_train.unfinished import refuse_recognizers_training
 
 _GRID_COLUMNS = 8
 _VALIDATED_AT_ONCE = 64
 # Photos whose cartoons say what the BatchNorm layers of a bundle's recognizer see.
 _FOLDED_ON = 128
 _LONGEST_TIMEOUT = 86_400
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ def resume(folder: Path, execution: Execution) -> None:
     Another number of processes than before changes rounding only. Errors as `fit`;
     ConfigurationError where there is no run.
     """
+    refuse_recognizers_training(folder)
     configuration = read_configuration(folder)
     if _launches(configuration, execution):
         return
@@ -165,22 +169,30 @@ def resume(folder: Path, execution: Execution) -> None:
         _train(configuration, folder, execution, fabric, world)
 
 
-def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
+def dry_run(configuration: Configuration, folder: Path, execution: Execution) -> list[str]:
     """Does one step as a run would begin and asserts that every parameter got a gradient.
 
     With `cuda_graph`, as many as it takes to capture one.
+
+    Args:
+        configuration: what would be trained.
+        folder: of the run; nothing is written there.
+        execution: how it would be carried out.
 
     Returns:
         Lines that say what was done; none where this is not the first of several processes.
 
     Raises:
         TrainingError: naming the parameters without a finite gradient.
-        ConfigurationError: where what the run is to start from cannot be used.
+        ConfigurationError: where the folder holds a run already, or what the run is to start from
+            cannot be used.
         DataError: where the data cannot be used.
+        OutputError: where the folder cannot be written.
     """
     if _launches(configuration, execution):
         return []
     with _joined(configuration, execution) as (fabric, world):
+        world.together(lambda: _check_folder(folder) if world.rank == 0 else None)
         pictures = _load(configuration, world, fabric.device)
         batches = pictures.batches
         system = _system(configuration, pictures, execution, fabric)
@@ -198,7 +210,7 @@ def dry_run(configuration: Configuration, execution: Execution) -> list[str]:
         schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
         losses, _ = _over_processes(metrics, Stop(), fabric)
         lines = [
-            *pictures.left_out,
+            *pictures.remarks,
             f"{batches.steps_an_epoch} steps an epoch, {schedule.steps} in all",
             f"one step took {seconds:.2f} s, total loss {losses['total']:.3f}",
             "every parameter of the four networks has a finite gradient",
@@ -236,16 +248,23 @@ def _begin(
     folder: Path, configuration: Configuration, first: bool, kept: ExitStack
 ) -> Configuration:
     """Lets the first process make the run's folder; returns what is to be trained."""
-    if first and (folder / CHECKPOINT_NAME).exists():
-        raise ConfigurationError(
-            f"{folder} holds a run already: continue one of `dtir-train fit` with "
-            f"`dtir-train resume {folder}`, or name another folder with --run"
-        )
+    if first:
+        _check_folder(folder)
     configuration = with_teacher_hash(configuration)
     _hold(folder, first, kept)
     if first:
         write_configuration(folder, configuration)
     return configuration
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder that a new run cannot have, without making it."""
+    if (folder / CHECKPOINT_NAME).exists():
+        raise ConfigurationError(
+            f"{folder} holds a run already: continue one of `dtir-train fit` with "
+            f"`dtir-train resume {folder}`, or name another folder with --run"
+        )
+    check_writable(folder)
 
 
 def _train(
@@ -269,7 +288,7 @@ def _train(
         _board(folder, system.step, first) as board,
         _progress(schedule.steps, system.step, first) as (bar, task),
     ):
-        for line in pictures.left_out if first else ():
+        for line in pictures.remarks if first else ():
             bar.console.print(line)
         ahead = fabric.device.type != "cpu"
         for made in batches.prepared(system.step, schedule.steps, ahead=ahead):
@@ -362,7 +381,7 @@ class _RunPictures:
         labels: names of the classes.
         held_out: the validation split; None where nothing is held out.
         digest: SHA-256 of the training pictures' names and labels, in hexadecimal.
-        left_out: for each source with such pictures, a line on those without a face.
+        remarks: lines on pictures that are left out, and on classes without any.
     """
 
     secret: Pictures
@@ -370,7 +389,7 @@ class _RunPictures:
     labels: tuple[str, ...]
     held_out: Pictures | None
     digest: str
-    left_out: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 def _load(configuration: Configuration, world: World, device: torch.device) -> _RunPictures:
@@ -396,8 +415,12 @@ def _load(configuration: Configuration, world: World, device: torch.device) -> _
     held_out = None
     if configuration.data.validation:
         held_out = load_secret(configuration.data, size, "validation", seed, world=world)
-    left_out = tuple(_left_out(secret, configuration.data.secret))
-    return _RunPictures(secret, batches, secret.label_names, held_out, digest, left_out)
+    remarks = (
+        *dict.fromkeys((*secret.remarks, *target.remarks)),
+        *_left_out(secret, configuration.data.secret),
+        *_without_pictures(secret, configuration.data.attribute),
+    )
+    return _RunPictures(secret, batches, secret.label_names, held_out, digest, remarks)
 
 
 def _left_out(pictures: Pictures, sources: tuple[str, ...]) -> Iterator[str]:
@@ -405,6 +428,15 @@ def _left_out(pictures: Pictures, sources: tuple[str, ...]) -> Iterator[str]:
         count = sum(name.startswith(f"{Path(source)}/") for name in pictures.left_out)
         if count:
             yield f"{source}: no face found in {count} training pictures, which are left out"
+
+
+def _without_pictures(pictures: Pictures, attribute: str) -> Iterator[str]:
+    counts = np.bincount(pictures.labels, minlength=len(pictures.label_names))
+    names = [name for name, count in zip(pictures.label_names, counts, strict=True) if not count]
+    if names:
+        named = ", ".join(names[:_MOST_NAMED])
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        yield f"`{attribute}`: no training pictures of {named}{more}, which are not learned"
 
 
 def _over_processes(

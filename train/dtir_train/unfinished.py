@@ -9,8 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from dtir_sdk.errors import ConfigurationError
-from dtir_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dtir_train.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from dtir_train.configuration import Configuration
+from dtir_train.run_folder import CONFIGURATION_NAME
 
 # The two parts of a training: what is learned first, if anything, and what it is for.
 PRETRAINING_NAME, TRAINING_NAME = "unfinished-pretraining.safetensors", "unfinished.safetensors"
@@ -64,3 +65,32 @@ def remove_unfinished(folder: Path) -> None:
     """Removes what was kept in a folder, once what was trained is where it belongs."""
     for name in (PRETRAINING_NAME, TRAINING_NAME):
         (folder / name).unlink(missing_ok=True)
+
+
+def refuse_recognizers_training(folder: Path) -> None:
+    """Refuses to resume what `dtir-train relabel` or `fit-recognizer` began, or ended.
+
+    Raises:
+        ConfigurationError: where the folder holds that, and no run.
+    """
+    if (folder / CONFIGURATION_NAME).exists():
+        return
+    for name in (TRAINING_NAME, PRETRAINING_NAME):
+        if (folder / name).is_file():
+            command = _trained_by(load_checkpoint(folder / name))
+            raise ConfigurationError(
+                f"{folder}: an unfinished training of `dtir-train {command}`: the same command "
+                "that began it goes on"
+            )
+    if (folder / CHECKPOINT_NAME).is_file():
+        saved = load_checkpoint(folder)
+        # A run of `dtir-train fit` whose configuration was lost has one.
+        if "discriminator" not in saved.tensors:
+            raise ConfigurationError(
+                f"{folder}: what `dtir-train {_trained_by(saved)}` trained, to its end: there is "
+                "nothing to go on with"
+            )
+
+
+def _trained_by(saved: Checkpoint) -> str:
+    return "fit-recognizer" if saved.configuration.teacher is None else "relabel"
