@@ -80,7 +80,7 @@ def test_what_cannot_be_written_to_is_told(tmp_path):
 
 
 def test_a_folder_whose_name_no_disk_takes_is_told(tmp_path):
-    with pytest.raises(OutputError, match="nothing can be written to .*: file name too long"):
+    with pytest.raises(OutputError, match=r"nothing can be written to .*: file name too long"):
         check_writable(tmp_path / ("x" * 300))
 
 
