@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import dtir_sdk
 
@@ -23,6 +27,8 @@ MAY_IMPORT = {
     "dtir_train": {"dtir_sdk"},
     "dtir_export": {"dtir_sdk", "dtir_train"},
 }
+# What each package is installed with; of the SDK, what makes films imports av.
+EXTRAS = {"dtir_sdk": "video", "dtir_train": "train", "dtir_export": "export"}
 
 
 def imported(path: Path) -> set[str]:
@@ -86,6 +92,52 @@ def test_a_pipeline_class_loads_no_engine():
         "print([n for n in ('openvino', 'onnxruntime', 'rich', 'tyro') if n in sys.modules])"
     )
     assert python(code) == "[]"
+
+
+def installed_with(extra: str) -> set[str]:
+    """Names of the distributions that `pip install "dtir[extra]"` brings along."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    own = [*project["dependencies"], *project["optional-dependencies"][extra]]
+    waiting, found = [Requirement(text) for text in own], set()
+    while waiting:
+        wanted = waiting.pop()
+        asked = (canonicalize_name(wanted.name), *sorted(wanted.extras))
+        if asked in found:
+            continue
+        found.add(asked)
+        try:
+            inner = [Requirement(text) for text in requires(wanted.name) or ()]
+        except PackageNotFoundError:
+            # Not needed on this machine, or else its import fails.
+            continue
+        environments = [{"extra": one} for one in (wanted.extras or {""})]
+        waiting += [
+            each
+            for each in inner
+            if each.marker is None or any(map(each.marker.evaluate, environments))
+        ]
+    return {name for name, *_ in found}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_with_what_its_extra_brings(package):
+    brought = installed_with(EXTRAS[package])
+    absent = [
+        module
+        for module, distributions in packages_distributions().items()
+        if module not in PACKAGES and brought.isdisjoint(map(canonicalize_name, distributions))
+    ]
+    assert "pytest" in absent
+    python(
+        "import pkgutil, sys\n"
+        "from importlib import import_module\n"
+        f"for name in {json.dumps(absent)}:\n"
+        "    sys.modules[name] = None\n"
+        f"import {package}\n"
+        f"for module in pkgutil.walk_packages({package}.__path__, '{package}.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        import_module(module.name)\n"
+    )
 
 
 def test_unknown_name():

@@ -21,6 +21,7 @@ from dtir_export.splitting import split_bundle
 from dtir_sdk.batches import BatchRange, check_batches
 from dtir_sdk.bundle import Bundle, FilePrecision, Role
 from dtir_sdk.errors import ConfigurationError, DtirError
+from dtir_sdk.files import reason
 from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing
 from dtir_sdk.stopping import exit_code, terminable
 
@@ -155,6 +156,10 @@ def _export_graphs(
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f'{error.name} is not installed: pip install "dtir[export]"'
+        ) from error
+    except ImportError as error:
+        raise ConfigurationError(
+            f'{reason(error)}: pip install --upgrade "dtir[export]"'
         ) from error
 
     if source.kind == "bundle" and precision != "fp32":

@@ -6,12 +6,17 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 
 # FFmpeg would print lines of its own, such as the addresses that it reads from, with the users and
 # passwords in them. It reads this once, when OpenCV first opens a video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+# OpenCV moved these two in 4.13.
+_log: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2
+_SILENT = 0
 
 # OpenCV's level belongs to the whole process: the first block in sets it, the last one out resets.
 _lock = threading.Lock()
@@ -25,8 +30,8 @@ def quiet_opencv() -> Iterator[None]:
     global _inside, _level  # noqa: PLW0603
     with _lock:
         if _inside == 0:
-            _level = cv2.utils.logging.getLogLevel()
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            _level = _log.getLogLevel()
+            _log.setLogLevel(_SILENT)
         _inside += 1
     try:
         yield
@@ -34,4 +39,4 @@ def quiet_opencv() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                cv2.utils.logging.setLogLevel(_level)
+                _log.setLogLevel(_level)

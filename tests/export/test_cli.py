@@ -239,12 +239,25 @@ def test_interrupted_split(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_package(run_cli: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def forget_the_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [name for name in sys.modules if name.startswith("dtir_export.")]:
         if module not in (cli.__name__, source.__name__):
             monkeypatch.delitem(sys.modules, module)
+
+
+def test_missing_package(run_cli: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_the_exporter(monkeypatch)
     monkeypatch.setitem(sys.modules, "onnx", None)
     one_line(run_cli(checkpoint), 'onnx is not installed: pip install "dtir[export]"')
+
+
+def test_package_that_is_too_old(
+    run_cli: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_the_exporter(monkeypatch)
+    monkeypatch.delattr("onnxruntime.quantization.QDQQuantizer")
+    one_line(run_cli(checkpoint), "QDQQuantizer' from 'onnxruntime.quantization")
+    one_line(run_cli(checkpoint), 'pip install --upgrade "dtir[export]"')
 
 
 def test_closed_pipe(into_closed_pipe: Callable[..., tuple[int, str]]) -> None:
