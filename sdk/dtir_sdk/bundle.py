@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-import shutil
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +19,7 @@ from typing import Any, Literal, NoReturn, TypeVar, cast, get_args
 import dtir_sdk
 from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange, check_batches
 from dtir_sdk.errors import BundleError, ConfigurationError, OutputError
-from dtir_sdk.files import reason, sync
+from dtir_sdk.files import check_writable, reason, sync
 from dtir_sdk.onnx_file import holds_external_data
 
 FORMAT_VERSION = 1
@@ -123,8 +123,8 @@ class Manifest:
         """
         try:
             document = json.loads(text, parse_constant=_refuse_constant)
-            # Escapes can stand for halves of characters, which nobody can print.
-            json.dumps(document, ensure_ascii=False).encode()
+            # Escapes can stand for halves of characters, and 1e999 for infinity.
+            json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{where} is not well-formed JSON: {reason(error)}") from error
         if not isinstance(document, dict):
@@ -294,7 +294,7 @@ def write_bundle(
 
     Args:
         folder: where to; an empty folder is filled, a bundle in which nothing else lies is
-            replaced, anything else refused.
+            replaced by a folder with its permissions, anything else refused.
         name: see `Manifest`, as for the arguments down to `batches`.
         image_size: S in pixels.
         attribute: what is recognised.
@@ -346,38 +346,62 @@ def write_bundle(
     for file, data in contents.items():
         _check_graph(data, file)
     try:
-        text = manifest.to_json()
+        text = manifest.to_json().encode()
     except (TypeError, ValueError) as error:
         raise BundleError(f"the manifest cannot be written as JSON: {reason(error)}") from error
     Manifest.from_json(text)
-    contents[MANIFEST] = text.encode()
+    contents[MANIFEST] = text
     try:
-        _replace_folder(target, contents)
+        _write_folder(target, contents)
     except OSError as error:
         raise OutputError(f"{target} could not be written: {reason(error)}") from error
     return Bundle.open(target)
 
 
-def _replace_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+def _write_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files into a folder of their own; of those in `contents`, the manifest is the last."""
     check_replaceable(target)
-    occupied = target.is_dir() and any(target.iterdir())
+    if target.is_dir() and not any(target.iterdir()):
+        _fill(target, contents)
+    else:
+        _replace(target, contents)
+
+
+def _fill(target: Path, contents: Mapping[str, bytes]) -> None:
+    """Fills an empty folder, which stays the same: a mount, a shell's own, one kept from others."""
+    with tempfile.TemporaryDirectory(prefix=".dtir.", dir=target) as work:
+        _write_files(Path(work), contents)
+        try:
+            for file in contents:
+                (Path(work) / file).rename(target / file)
+        except BaseException:
+            for file in contents:
+                (target / file).unlink(missing_ok=True)
+            raise
+
+
+def _replace(target: Path, contents: Mapping[str, bytes]) -> None:
+    """Makes a folder, or puts a new one with the same permissions in the place of a former one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name[:80]}.", dir=target.parent) as work:
         fresh, former = Path(work) / "fresh", Path(work) / "former"
         fresh.mkdir()
-        for file, data in contents.items():
-            (fresh / file).write_bytes(data)
-            sync(fresh / file)
-        if occupied:
-            target.rename(former)
+        _write_files(fresh, contents)
         try:
+            if target.is_dir():
+                fresh.chmod(stat.S_IMODE(target.stat().st_mode))
+                target.rename(former)
             fresh.rename(target)
         except BaseException:
-            if occupied:
+            if former.exists() and not target.exists():
                 former.rename(target)
             raise
-        if occupied:
-            shutil.rmtree(former)
+
+
+def _write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    for file, data in contents.items():
+        (folder / file).write_bytes(data)
+        sync(folder / file)
 
 
 def check_replaceable(folder: Path) -> None:
@@ -387,14 +411,25 @@ def check_replaceable(folder: Path) -> None:
         folder: of the bundle; it need not exist.
 
     Raises:
-        OutputError: it is a file, or holds anything but a bundle's manifest and graphs.
+        OutputError: it is a file, holds anything but a bundle's manifest and graphs, or cannot
+            be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file: name a folder for the bundle")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file: name a folder for the bundle")
         names = {path.name: path.is_file() for path in folder.iterdir()} if folder.is_dir() else {}
-        if not names:
-            return
+        if names:
+            _check_nothing_foreign(folder, names)
+    except OSError as error:
+        raise OutputError(f"{folder} could not be read: {reason(error)}") from error
+    # What is not empty is made anew beside its place, and then moved there.
+    empty = folder.is_dir() and not names
+    check_writable(folder if empty else folder.resolve().parent)
+
+
+def _check_nothing_foreign(folder: Path, names: Mapping[str, bool]) -> None:
+    """Refuses a folder with other names in it than a bundle's; each is told whether of a file."""
+    try:
         manifest = Manifest.from_json((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
     except FileNotFoundError as error:
         raise OutputError(
@@ -402,8 +437,6 @@ def check_replaceable(folder: Path) -> None:
         ) from error
     except BundleError as error:
         raise OutputError(f"{folder} holds no bundle ({error}): name another folder") from error
-    except OSError as error:
-        raise OutputError(f"{folder} could not be read: {reason(error)}") from error
     graphs = (*manifest.files.values(), *manifest.int8_files.values())
     own = {MANIFEST, *(graph.file for graph in graphs)}
     foreign = sorted(name for name, is_file in names.items() if name not in own or not is_file)

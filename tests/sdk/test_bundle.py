@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,13 @@ def test_not_a_manifest(text):
         Manifest.from_json(text)
 
 
+def test_numbers_and_texts_that_cannot_be_written_again():
+    text = json.dumps(good_manifest())
+    for value in ("1e999", r'"\udcff"'):
+        with pytest.raises(BundleError, match="not well-formed"):
+            Manifest.from_json(text.replace("0.97", value))
+
+
 @pytest.mark.parametrize("field", sorted(good_manifest()))
 @pytest.mark.parametrize("value", [None, 1.5, True, [], {}, "", [1], {"a": 1}, -1])
 def test_wrong_field(field, value):
@@ -357,6 +365,61 @@ def test_fills_an_empty_folder(tmp_path, tiny):
     tiny.write(tmp_path / "empty").verify()
 
 
+def test_an_empty_folder_stays_the_same_folder(tmp_path, tiny):
+    """It may be a mount, the shell's own, or kept from others, as a restorer should be."""
+    folder = tmp_path / "private"
+    folder.mkdir(0o700)
+    before = folder.stat()
+    tiny.write(folder, "authority").verify()
+    assert (folder.stat().st_ino, folder.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "restorer.onnx"]
+
+
+def test_an_empty_folder_has_its_manifest_last(tmp_path, tiny, monkeypatch):
+    rename, moved = Path.rename, []
+
+    def interrupted(path, target):
+        if path.name == MANIFEST:
+            moved.extend(sorted(each.name for each in tmp_path.glob("*.onnx")))
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.write(tmp_path, "edge")
+    assert moved == ["transfer.onnx"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replaced_bundle_keeps_its_permissions(new_bundle):
+    folder = new_bundle().folder
+    folder.chmod(0o750)
+    new_bundle(name="second")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+
+
+def test_interrupted_as_the_old_bundle_has_just_been_moved(new_bundle, tmp_path, monkeypatch):
+    first = new_bundle()
+    rename = Path.rename
+
+    def interrupted(path, target):
+        moved = rename(path, target)
+        if path == first.folder:
+            raise KeyboardInterrupt
+        return moved
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        new_bundle(name="second")
+    assert Bundle.open(first.folder).manifest.name == "tiny"
+    assert list(tmp_path.iterdir()) == [first.folder]
+
+
+def test_a_folder_that_cannot_be_looked_at(tmp_path, tiny):
+    with pytest.raises(OutputError, match="file name too long"):
+        tiny.write(tmp_path / ("a" * 300))
+
+
 @pytest.mark.usefixtures("full_disk")
 def test_full_disk_keeps_the_old_bundle(new_bundle, tmp_path):
     with pytest.raises(OutputError, match="no space left"):
@@ -378,3 +441,9 @@ def test_metrics_that_are_no_json(new_bundle):
         new_bundle(metrics={"accuracy": float("nan")})
     with pytest.raises(BundleError, match="JSON"):
         new_bundle(metrics={"accuracy": object()})
+
+
+def test_a_name_that_is_no_text(new_bundle, tmp_path):
+    with pytest.raises(BundleError, match="JSON"):
+        new_bundle(name="a\udcffb")
+    assert list(tmp_path.iterdir()) == []
