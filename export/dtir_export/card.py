@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from dtir_sdk.errors import ConfigurationError, DataError, DtirError
 from dtir_sdk.files import reason
 from dtir_train.bundled_networks import is_bundle
 from dtir_train.checkpoint import TrainedNetworks, load_checkpoint
-from dtir_train.configuration import Configuration
-from dtir_train.datasets.decoded import GENERATED
+from dtir_train.configuration import Configuration, Data
+from dtir_train.datasets.decoded import GENERATED, entries_of, generated_count
 from dtir_train.datasets.sources import Domain, open_source
 from dtir_train.run_folder import CONFIGURATION_NAME, read_configuration
 
@@ -47,6 +48,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        # Escapes can stand for halves of characters, and 1e999 for infinity.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except OSError as error:
         raise ConfigurationError(f"{path} could not be read: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
@@ -122,7 +125,7 @@ def _trained_on(configuration: Configuration, told: set[Path]) -> Iterator[Train
         domains.setdefault(source, "target")
     for source, domain in domains.items():
         if _is_new(Path(source), told):
-            yield _described(source, domain, data.limit)
+            yield _described(source, domain, data)
     for system in (configuration.start_from, configuration.teacher):
         if system is not None and _is_new(Path(system), told):
             yield from _trained_on_before(Path(system), told)
@@ -148,18 +151,18 @@ def _trained_on_before(path: Path, told: set[Path]) -> Iterator[TrainingData]:
         yield TrainingData(f"what {path.name} was trained on (not known)", _NOT_STATED, 0)
 
 
-def _described(source: str, domain: Domain, limit: int | None) -> TrainingData:
+def _described(source: str, domain: Domain, data: Data) -> TrainingData:
     if source == GENERATED:
-        return TrainingData("pictures drawn by dtir", "none needed", 512)
-    name = Path(source).resolve().name or source
+        drawn = generated_count(data, "train")
+        return TrainingData("pictures drawn by dtir", "none needed", drawn)
+    # A folder's name need not be text, and the manifest is.
+    name = os.fsencode(Path(source).resolve().name or source).decode(errors="replace")
     try:
         entries = open_source(Path(source), None, domain).entries
     except DataError:
         # The run may have been trained on another machine.
         return TrainingData(f"{name} (number of pictures not known)", _NOT_STATED, 0)
-    training = sum(entry.split == "train" for entry in entries)
-    pictures = training if limit is None else min(training, limit)
-    return TrainingData(name, _NOT_STATED, pictures)
+    return TrainingData(name, _NOT_STATED, len(entries_of(entries, data, "train")))
 
 
 def _text(given: dict[str, Any], name: str, default: str, path: Path) -> str:

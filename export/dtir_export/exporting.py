@@ -15,11 +15,12 @@ from dtir_export.card import ModelCard, model_card, read_object
 from dtir_export.graphs import FloatPrecision, export_graph, export_graphs
 from dtir_export.half_graph import half_graphs
 from dtir_export.int8 import int8_graphs
+from dtir_export.naming import bundle_name
 from dtir_export.original import GraphOriginal, Original, TrainedOriginal
 from dtir_export.parity import GATES, Gate, ParityReport, compare
 from dtir_export.pictures import GatePictures, PictureSources, run_sources
 from dtir_export.progress import Narrator
-from dtir_export.report import report_files, staged
+from dtir_export.report import check_report_folder, report_files, staged
 from dtir_export.tuning import tune
 from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
 from dtir_sdk.bundle import (
@@ -32,7 +33,6 @@ from dtir_sdk.bundle import (
     write_bundle,
 )
 from dtir_sdk.errors import BundleError, ConfigurationError
-from dtir_sdk.files import check_writable
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.bundled_networks import is_bundle
 from dtir_train.checkpoint import TrainedNetworks, load_trained, run_name
@@ -136,10 +136,10 @@ def export_checkpoint(
     narrator = narrator or Narrator()
     destination = _destination(output, report_folder, precision, count, gate)
     # Everything that can be wrong with the options is found before the long work.
-    given = {} if metrics is None else read_object(metrics)
+    given = {} if metrics is None else _given_metrics(metrics)
     networks = load_trained(checkpoint)
     identity = _Identity(
-        name or run_name(checkpoint),
+        bundle_name(name, run_name(checkpoint)),
         networks.labels,
         role,
         model_card(networks, card),
@@ -201,14 +201,14 @@ def convert_bundle(
     narrator = narrator or Narrator()
     if keep_fp32 and precision != "int8":
         raise ConfigurationError(f"FP32 is kept beside INT8 only, not beside {precision}")
-    destination = replace(
-        _destination(output, report_folder, precision, count, gate), keep_fp32=keep_fp32
-    )
     if output.resolve().is_relative_to(source.resolve()):
         raise ConfigurationError(
             f"{output} lies in the bundle that is to be converted: name another folder with "
             "--output"
         )
+    destination = replace(
+        _destination(output, report_folder, precision, count, gate), keep_fp32=keep_fp32
+    )
     bundle = Bundle.open(source)
     manifest = bundle.manifest
     stored = {file.precision for file in manifest.files.values()}
@@ -225,7 +225,7 @@ def convert_bundle(
     files = {model: bundle.model(model) for model in get_args(ModelName)}
     original = GraphOriginal(files, manifest.image_size, len(manifest.labels))
     identity = _Identity(
-        name or manifest.name,
+        bundle_name(name, manifest.name),
         manifest.labels,
         role,
         ModelCard(
@@ -245,6 +245,16 @@ def convert_bundle(
     return _judge_and_write(original, graphs, sources, photos, identity, destination, narrator)
 
 
+def _given_metrics(path: Path) -> dict[str, Any]:
+    given = read_object(path)
+    for key in (METRICS_KEY, BEFORE_KEY, INT8_KEY):
+        if key in given:
+            raise ConfigurationError(
+                f"{path}: {key!r} is what dtir-export itself writes there: take it out"
+            )
+    return given
+
+
 def _models(role: Role) -> list[ModelName]:
     return [model for model in get_args(ModelName) if model in MAY_HOLD[role]]
 
@@ -261,20 +271,20 @@ def _destination(
     if count < 1:
         raise ConfigurationError(f"count is {count}: it must be 1 or more")
     check_replaceable(output)
-    report_folder = report_folder or output.with_name(f"{output.resolve().name}-report")
-    if report_folder.resolve().is_relative_to(output.resolve()):
+    target = output.resolve()
+    report_folder = report_folder or target.with_name(f"{target.name}-report")
+    check_report_folder(report_folder)
+    place = report_folder.resolve()
+    if place.is_relative_to(target):
         raise ConfigurationError(
             f"{report_folder} lies in the bundle, and the report holds photos: name another "
             "folder with --report"
         )
-    if is_bundle(report_folder):
+    around = next((each for each in (place, *place.parents) if is_bundle(each)), None)
+    if around is not None:
         raise ConfigurationError(
-            f"{report_folder} is a bundle, and the report holds photos: name another folder with "
-            "--report"
+            f"{around} is a bundle, and the report holds photos: name another folder with --report"
         )
-    # A bundle is written beside its place, and then moved there.
-    check_writable(output.absolute().parent)
-    check_writable(report_folder)
     return _Destination(output, report_folder, precision, count, gate or GATES[precision])
 
 

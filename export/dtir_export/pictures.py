@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dtir_sdk.errors import DataError, PictureError
 from dtir_sdk.faces import FaceFinder
+from dtir_sdk.files import reason
 from dtir_sdk.pictures import decode_picture, swap_colors
 from dtir_train.configuration import Configuration
 from dtir_train.datasets.crops import square_crop
@@ -117,16 +118,16 @@ def run_sources(configuration: Configuration, paths: Sequence[Path]) -> PictureS
 
 def _read(path: Path, count: int, split: Split | None) -> list[tuple[str, bytes]]:
     """Where each of `count` pictures comes from, and its file's bytes."""
-    if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
-        if split is not None:
-            raise DataError(
-                f"{path} is a single picture, and INT8 is calibrated on some and judged on others: "
-                "name a folder or zip of pictures"
-            )
-        try:
+    try:
+        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
+            if split is not None:
+                raise DataError(
+                    f"{path} is a single picture, and INT8 is calibrated on some and judged on "
+                    "others: name a folder or zip of pictures"
+                )
             return [(str(path), path.read_bytes())]
-        except OSError as error:
-            raise PictureError(f"{path} could not be read") from error
+    except OSError as error:
+        raise PictureError(f"{path} could not be read: {reason(error)}") from error
     source = open_source(path, None)
     entries = _of_split(source.entries, split)
     if not entries:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dtir_export.parity import Comparison
 from dtir_sdk.drawing import side_by_side
 from dtir_sdk.errors import OutputError
-from dtir_sdk.files import reason
+from dtir_sdk.files import check_writable, reason
 
 JSON_NAME, PNG_NAME = "parity.json", "parity.png"
 AMPLIFIED = 16
@@ -70,6 +70,23 @@ def amplified(expected: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[
     """Shows the difference of two pictures: grey where they are equal. Shapes are kept."""
     difference = (found.astype(np.int32) - expected) * AMPLIFIED + 128
     return difference.clip(0, 255).astype(np.uint8)
+
+
+def check_report_folder(folder: Path) -> None:
+    """Checks that a report can be written there, before the work of making it.
+
+    Args:
+        folder: it need not exist.
+
+    Raises:
+        OutputError: it is a file, or cannot be written, or folders lie in the files' places.
+    """
+    check_writable(folder)
+    for name in (JSON_NAME, PNG_NAME):
+        if (folder / name).is_dir():
+            raise OutputError(
+                f"{folder / name} is a folder: move it away, or name another folder with --report"
+            )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Literal
 
 from dtir_sdk.bundle import MANIFEST, default_folder
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.files import reason
 
 RUNS = Path("runs")
 # The same as dtir_train.checkpoint.CHECKPOINT_NAME, which needs PyTorch to be imported; splitting
@@ -42,10 +43,18 @@ def find_source(named: Path | None, runs: Path = RUNS) -> ExportSource:
         runs: folder of the runs.
 
     Raises:
-        ConfigurationError: what was named is none of these, or there is nothing to export.
+        ConfigurationError: what was named is none of these or cannot be read, or there is
+            nothing to export.
     """
-    if named is None:
-        return _newest(runs)
+    try:
+        return _newest(runs) if named is None else _found(named)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{error.filename or named or runs} could not be read: {reason(error)}"
+        ) from error
+
+
+def _found(named: Path) -> ExportSource:
     if named.is_file():
         return ExportSource("checkpoint", named, "the checkpoint named")
     if (named / MANIFEST).is_file():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dtir_export.naming import bundle_name
 from dtir_sdk.batches import BatchRange
 from dtir_sdk.bundle import MAY_HOLD, Bundle, FilePrecision, ModelName, Role, write_bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
+from dtir_sdk.graphs import checked_model
 
 
 def split_bundle(
@@ -30,12 +32,15 @@ def split_bundle(
         The new bundle.
 
     Raises:
-        BundleError: the source is damaged, or does not hold what the role needs.
-        ConfigurationError: the new bundle would replace the source, or lie inside of it.
+        BundleError: the source is damaged, holds a graph in another's place, or does not hold
+            what the role needs.
+        ConfigurationError: the new bundle would replace the source, or lie inside of it, or the
+            name is none.
         OutputError: the new bundle cannot be written.
     """
     bundle = Bundle.open(source)
     manifest = bundle.manifest
+    name = bundle_name(name, manifest.name)
     if output.resolve().is_relative_to(source.resolve()):
         raise ConfigurationError(
             f"{output} lies in the bundle that is to be split: name another folder with --output"
@@ -47,14 +52,14 @@ def split_bundle(
             f"of the role {role!r} cannot be made from it"
         )
     models: dict[ModelName, tuple[bytes, FilePrecision]] = {
-        model: (bundle.model(model), file.precision)
+        model: (checked_model(bundle, model), file.precision)
         for model, file in manifest.files.items()
         if model in MAY_HOLD[role]
     }
     in_int8 = bundle.in_int8() if manifest.int8_files else None
     return write_bundle(
         output,
-        name=name or manifest.name,
+        name=name,
         image_size=manifest.image_size,
         attribute=manifest.attribute,
         labels=manifest.labels,
@@ -65,5 +70,5 @@ def split_bundle(
         intended_use=manifest.intended_use,
         limits=manifest.limits,
         batches=manifest.batches if batches is None else batches,
-        int8_models={model: in_int8.model(model) for model in models} if in_int8 else None,
+        int8_models={model: checked_model(in_int8, model) for model in models} if in_int8 else None,
     )

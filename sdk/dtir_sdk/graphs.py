@@ -37,6 +37,27 @@ def suited(bundle: Bundle, choice: Choice, precision: str) -> Bundle:
     return bundle
 
 
+def checked_model(bundle: Bundle, model: ModelName) -> bytes:
+    """Reads a graph of a bundle, and makes sure that it is the one that it is said to be.
+
+    Args:
+        bundle: the bundle.
+        model: `transfer`, `recognizer` or `restorer`.
+
+    Returns:
+        The ONNX file.
+
+    Raises:
+        BundleError: as `bundle_graph`, or the graph has another's inputs and outputs.
+        EngineError: OpenVINO cannot read it.
+    """
+    from dtir_sdk.engines.openvino import read
+
+    graph = bundle_graph(bundle, model)
+    read(graph)
+    return graph.data
+
+
 def bundle_graph(bundle: Bundle, model: ModelName) -> Graph:
     """Reads and checks a graph of a bundle.
 

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from dtir_export.card import model_card, read_object
@@ -11,6 +13,7 @@ from dtir_sdk.bundle import Bundle, TrainingData, default_folder
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.checkpoint import TrainedNetworks
 from dtir_train.configuration import Configuration, Data
+from dtir_train.datasets.decoded import entries_of, load_unlabelled
 from dtir_train.datasets.sources import open_source
 from dtir_train.run_folder import write_configuration
 
@@ -31,7 +34,7 @@ def test_default_counts_pictures_and_hides_folders(
         for index in range(20):
             (tmp_path / "faces" / shape / f"{index}.png").touch()
     entries = open_source(tmp_path / "faces", "shape").entries
-    trained_on = sum(entry.split == "train" for entry in entries)
+    trained_on = len(entries_of(entries, networks.configuration.data, "train"))
     data = dataclasses.replace(
         networks.configuration.data, secret=(str(tmp_path / "faces"), "/gone/people")
     )
@@ -44,6 +47,26 @@ def test_default_counts_pictures_and_hides_folders(
     assert gone.name == "people (number of pictures not known)"
     assert drawn.licence == "none needed"
     assert str(tmp_path) not in str(card)
+
+
+def test_default_counts_the_pictures_that_training_takes(
+    networks: TrainedNetworks, tmp_path: Path
+) -> None:
+    """Not those that are held out for validation, nor those beyond the limit."""
+    folder = tmp_path / "caf\udce9"
+    for shape in ("disc", "square"):
+        (folder / shape).mkdir(parents=True)
+        for index in range(100):
+            picture = np.full((40, 40, 3), index, np.uint8)
+            (folder / shape / f"{index}.png").write_bytes(cv2.imencode(".png", picture)[1])
+    for limit in (None, 20):
+        data = Data((str(folder), "generated"), ("generated",), align=False, limit=limit)
+        configuration = dataclasses.replace(networks.configuration, data=data)
+        card = model_card(dataclasses.replace(networks, configuration=configuration), None)
+        folder_counted, drawn = card.training_data
+        assert folder_counted.name == "caf\ufffd"
+        total = len(load_unlabelled(data, 32, "train"))
+        assert folder_counted.pictures + drawn.pictures == total
 
 
 def write_run(folder: Path, configuration: Configuration) -> Path:
@@ -104,6 +127,8 @@ def test_file_overrides_what_it_names(networks: TrainedNetworks, tmp_path: Path)
     [
         ("{", "not well-formed"),
         ('{"a": NaN}', "not well-formed"),
+        ('{"attribute": 1e999}', "not well-formed"),
+        (r'{"attribute": "caf\udce9"}', "not well-formed"),
         ("[]", "JSON object"),
         ('{"purpose": "x"}', "unknown field 'purpose'"),
         ('{"attribute": " "}', "attribute must be a text"),

@@ -171,6 +171,11 @@ def test_all_options(run_cli: Run, checkpoint: Path, tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "parity.png").is_file()
 
 
+def test_pictures_that_cannot_be_looked_at(run_cli: Run, checkpoint: Path) -> None:
+    for name in ("a" * 300, "a" * 300 + ".png"):
+        one_line(run_cli(checkpoint, "--pictures", name), "file name too long")
+
+
 def test_missing_pictures(
     run_cli: Run, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

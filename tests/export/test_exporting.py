@@ -107,7 +107,11 @@ def test_report_never_lies_in_another_bundle(
 ) -> None:
     with pytest.raises(ConfigurationError, match="is a bundle, and the report holds photos"):
         export_checkpoint(checkpoint, tmp_path / "made", report_folder=bundle)
+    inside = Path(shutil.copytree(bundle, tmp_path / "another")) / "deep" / "report"
+    with pytest.raises(ConfigurationError, match="another is a bundle, and the report holds pho"):
+        export_checkpoint(checkpoint, tmp_path / "made", report_folder=inside)
     assert not (tmp_path / "made").exists()
+    assert not inside.parent.exists()
 
 
 def test_report_never_lies_in_the_bundle(checkpoint: Path, tmp_path: Path) -> None:
@@ -117,18 +121,58 @@ def test_report_never_lies_in_the_bundle(checkpoint: Path, tmp_path: Path) -> No
             export_checkpoint(checkpoint, output, report_folder=folder)
 
 
-@pytest.mark.parametrize("places", [("file/made", "report"), ("made", "file")])
-def test_what_cannot_be_written_is_told_before_the_work(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: tuple[str, str]
-) -> None:
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(*_: object, **__: object) -> None:
-        raise AssertionError("exported before the folders were known to be good")
+        raise AssertionError("exported before everything was known to be good")
 
-    monkeypatch.setattr("dtir_export.exporting.load_trained", work)
+    monkeypatch.setattr(exporting, "export_graphs", work)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("output", "report", "problem"),
+    [
+        ("file/made", "report", "nothing can be written to"),
+        ("made", "file", "nothing can be written to"),
+        ("made", "taken", r"parity\.json is a folder"),
+        ("a" * 300, "report", "file name too long"),
+        ("made", "a" * 300, "file name too long"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(
+    checkpoint: Path, tmp_path: Path, output: str, report: str, problem: str
+) -> None:
     (tmp_path / "file").touch()
-    output, report = (tmp_path / place for place in places)
-    with pytest.raises(OutputError, match="nothing can be written to"):
-        export_checkpoint(checkpoint, output, report_folder=report)
+    (tmp_path / "taken" / "parity.json").mkdir(parents=True)
+    with pytest.raises(OutputError, match=problem):
+        export_checkpoint(checkpoint, tmp_path / output, report_folder=tmp_path / report)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("key", ["export_parity", "before_conversion", "int8_parity"])
+def test_metrics_that_the_export_writes_itself(checkpoint: Path, tmp_path: Path, key: str) -> None:
+    (tmp_path / "metrics.json").write_text(json.dumps({key: {}}))
+    with pytest.raises(ConfigurationError, match=rf"metrics\.json: '{key}' is what dtir-export"):
+        export_checkpoint(checkpoint, tmp_path / "made", metrics=tmp_path / "metrics.json")
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("name", ["", " ", "caf\udce9"])
+def test_name_that_is_none(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no name for a bundle"):
+        export_checkpoint(checkpoint, tmp_path / "made", name=name)
+
+
+def test_into_the_current_folder(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    made = export_checkpoint(checkpoint, Path(), role="edge", count=1)
+    assert sorted(path.name for path in Path().iterdir()) == ["manifest.json", "transfer.onnx"]
+    assert made.report_folder == tmp_path / "here-report"
 
 
 def test_count_of_none(checkpoint: Path, tmp_path: Path) -> None:

@@ -85,3 +85,12 @@ def test_named(tmp_path: Path) -> None:
         find_source(tmp_path)
     with pytest.raises(ConfigurationError, match="is not there"):
         find_source(tmp_path / "nothing")
+
+
+def test_what_cannot_be_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="file name too long"):
+        find_source(tmp_path / ("a" * 300))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.safetensors").symlink_to("gone")
+    with pytest.raises(ConfigurationError, match=r"run/checkpoint\.safetensors could not be read"):
+        find_source(None, tmp_path)

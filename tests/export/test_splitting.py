@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from dtir_export.splitting import split_bundle
-from dtir_sdk.bundle import Bundle
+from dtir_sdk.bundle import MANIFEST, Bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
 
 HOLDS = {"edge": "transfer", "cloud": "recognizer", "authority": "restorer"}
@@ -48,6 +49,24 @@ def test_changed_graph_is_refused(bundle: Path, tmp_path: Path) -> None:
     (changed / "transfer.onnx").write_bytes(data)
     with pytest.raises(BundleError, match="SHA-256"):
         split_bundle(changed, tmp_path / "out", "edge")
+    assert not (tmp_path / "out").exists()
+
+
+def test_graph_in_the_place_of_another_is_refused(bundle: Path, tmp_path: Path) -> None:
+    """An edge bundle must not come to hold the restorer, whatever the manifest calls it."""
+    mixed = Path(shutil.copytree(bundle, tmp_path / "mixed"))
+    manifest = json.loads((mixed / MANIFEST).read_text())
+    manifest["files"]["transfer"] = manifest["files"]["restorer"]
+    (mixed / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"restorer\.onnx has the signature transferred .* image"):
+        split_bundle(mixed, tmp_path / "out", "edge")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["", " ", "caf\udce9"])
+def test_name_that_is_none(bundle: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no name for a bundle: give one with --name"):
+        split_bundle(bundle, tmp_path / "out", "edge", name)
     assert not (tmp_path / "out").exists()
 
 

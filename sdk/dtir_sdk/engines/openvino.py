@@ -129,6 +129,21 @@ def _processor() -> str:
     return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
 
 
+def read(graph: Graph) -> openvino.Model:
+    """Reads a graph, without compiling it.
+
+    Raises:
+        BundleError: its inputs and outputs are not what they must be.
+        EngineError: it cannot be read.
+    """
+    try:
+        model = core().read_model(graph.data)
+    except RuntimeError as error:
+        raise EngineError(f"openvino cannot load {graph.file}: {reason(error)}") from error
+    graph.check(_signature(model))
+    return model
+
+
 class OpenVinoEngine(Engine):
     """A graph in OpenVINO on the CPU.
 
@@ -192,22 +207,12 @@ class OpenVinoEngine(Engine):
         graph = self._graph
 
         def compile() -> openvino.CompiledModel:
-            model = self._read()
+            model = read(graph)
             model.reshape([1, *(side or 1 for side in graph.signature.inputs[0].shape[1:])])
             return self._compile(model)
 
         name = f"{graph.signature} {graph.sha256}"
         return kept_or_compiled(name, self._options, compile)
-
-    def _read(self) -> openvino.Model:
-        try:
-            model = self._core.read_model(self._graph.data)
-        except RuntimeError as error:
-            raise EngineError(
-                f"openvino cannot load {self._graph.file}: {reason(error)}"
-            ) from error
-        self._graph.check(_signature(model))
-        return model
 
     def _compile(self, model: openvino.Model) -> openvino.CompiledModel:
         try:
@@ -246,7 +251,7 @@ class OpenVinoEngine(Engine):
         if self._queue is not None:
             return self._infer_at_once(batch)
         if self._batch is None:
-            self._batch = self._compile(self._read()).create_infer_request()
+            self._batch = self._compile(read(self._graph)).create_infer_request()
         self._batch.set_input_tensor(self._tensor(batch))
         self._batch.start_async()
         self._batch.wait()

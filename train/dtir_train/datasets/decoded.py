@@ -141,12 +141,12 @@ def _secret_parts(
     classes = _classes(data, sources)
     parts = []
     for name, source in sources:
-        entries = _split(source.entries, data, split)
+        entries = entries_of(source.entries, data, split)
         if entries:
             part = _decode(source, entries, size, data.align, original_size, world)
             parts.append((name, part))
     if GENERATED in data.secret:
-        count = _generated_count(data, split)
+        count = generated_count(data, split)
         pictures, labels = generated_secret(count, size, seed_of(seed, split))
         texts = tuple(LABELS[label] for label in labels)
         parts.append((GENERATED, _generated_part(pictures, texts)))
@@ -212,11 +212,11 @@ def _without_labels(
     paths = data.secret if domain == "secret" else data.target
     parts = []
     for _, source in world.together(lambda: _opened(paths, None, domain)):
-        entries = _split(source.entries, data, split)
+        entries = entries_of(source.entries, data, split)
         if entries:
             parts.append(_decode(source, entries, size, align, None, world))
     if GENERATED in paths:
-        count = _generated_count(data, split)
+        count = generated_count(data, split)
         parts.append(_generated_part(drawn(count), ("",) * count))
     return _joined(parts, _Classes(), f"{', '.join(paths)}, split {split}")
 
@@ -259,7 +259,8 @@ class _Part:
     remark: str = ""
 
 
-def _generated_count(data: Data, split: str) -> int:
+def generated_count(data: Data, split: str) -> int:
+    """Returns how many pictures of the generated pair a split has."""
     return min(_GENERATED_COUNTS[split], data.limit or _GENERATED_COUNTS[split])
 
 
@@ -304,7 +305,14 @@ def _natural(value: str) -> tuple[int, str]:
     return (int(value), value) if value.isdecimal() and len(value) < 20 else (1 << 62, value)
 
 
-def _split(entries: tuple[Entry, ...], data: Data, split: str) -> list[Entry]:
+def entries_of(entries: tuple[Entry, ...], data: Data, split: str) -> list[Entry]:
+    """Picks the pictures of a split.
+
+    Args:
+        entries: of one source.
+        data: says how many are held out of the training split, and how many are used at most.
+        split: "train", "validation" or "test".
+    """
     wanted = "test" if split == "test" else "train"
     held_out = round(data.validation * 10_000)
     chosen = []
