@@ -411,8 +411,8 @@ def check_replaceable(folder: Path) -> None:
         folder: of the bundle; it need not exist.
 
     Raises:
-        OutputError: it is a file, holds anything but a bundle's manifest and graphs, or cannot
-            be written.
+        OutputError: it is a file, holds anything but a bundle's manifest and graphs, cannot be
+            written, or is a bundle and the current folder, which would be none after that.
     """
     try:
         if folder.exists() and not folder.is_dir():
@@ -420,6 +420,10 @@ def check_replaceable(folder: Path) -> None:
         names = {path.name: path.is_file() for path in folder.iterdir()} if folder.is_dir() else {}
         if names:
             _check_nothing_foreign(folder, names)
+            if folder.samefile(Path()):
+                raise OutputError(
+                    f"{folder} is the current folder, and holds a bundle: replace it from outside"
+                )
     except OSError as error:
         raise OutputError(f"{folder} could not be read: {reason(error)}") from error
     # What is not empty is made anew beside its place, and then moved there.

@@ -398,6 +398,14 @@ def test_a_replaced_bundle_keeps_its_permissions(new_bundle):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o750
 
 
+def test_the_current_folder_is_filled_but_not_replaced(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.write(Path(), "edge")
+    with pytest.raises(OutputError, match="is the current folder, and holds a bundle"):
+        tiny.write(Path(), "edge")
+    Bundle.open(".").verify()
+
+
 def test_interrupted_as_the_old_bundle_has_just_been_moved(new_bundle, tmp_path, monkeypatch):
     first = new_bundle()
     rename = Path.rename
