@@ -54,6 +54,16 @@ def test_one_of_several_processes_waits_however_often_it_is_told(capfd):
 
 
 @pytest.mark.usefixtures("handlers")
+def test_one_of_several_that_has_lost_another_ends_without_a_word():
+    with pytest.raises(SystemExit) as ended, stop_after_step(at_once_if_repeated=False):
+        come(signal.SIGTERM)
+        raise RuntimeError("connection closed by peer")
+    assert ended.value.code == 143
+    with pytest.raises(RuntimeError), stop_after_step(at_once_if_repeated=False):
+        raise RuntimeError("connection closed by peer")
+
+
+@pytest.mark.usefixtures("handlers")
 def test_in_another_thread_nothing_is_caught():
     def caught():
         with stop_after_step() as stop:

@@ -261,6 +261,8 @@ def _losing_no_process(timeout: float) -> Iterator[None]:
     except RuntimeError as error:
         if not launched() or not _LOST.search(str(error)):
             raise
+        # Without a word where it comes: who sends it says which process was lost.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_GRACE_SECONDS)
         raise LostProcessError(
             f"another process of this run ended, or was silent for {timeout:g} s: what it said "

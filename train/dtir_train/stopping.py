@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from dtir_sdk.stopping import Terminated
+from dtir_sdk.stopping import Terminated, exit_code
 
 _STDERR = 2
 _PROMISE = b"dtir-train: stopping after this step; once more stops at once\n"
@@ -48,6 +48,8 @@ def stop_after_step(*, at_once_if_repeated: bool = True) -> Iterator[Stop]:
 
     Raises:
         KeyboardInterrupt: it was a second signal; `Terminated` where that was SIGTERM.
+        SystemExit: one of several processes was told to stop and has lost another: whoever started
+            them ends them all, and says why.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -68,6 +70,10 @@ def stop_after_step(*, at_once_if_repeated: bool = True) -> Iterator[Stop]:
     before = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except RuntimeError as error:
+        if stop.asked and not at_once_if_repeated:
+            raise SystemExit(exit_code(stop.error())) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

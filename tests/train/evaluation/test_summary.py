@@ -11,6 +11,7 @@ import pytest
 from dtir_sdk.errors import BundleError, ConfigurationError, OutputError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.cli import main
+from dtir_train.evaluation.baseline import Passes
 from dtir_train.evaluation.recognition import Recognition
 from dtir_train.evaluation.restoration import Restoration
 from dtir_train.evaluation.subject import Subject
@@ -157,7 +158,7 @@ def test_training_that_is_none_is_refused(bundle, secret, target, option, capsys
 def test_a_page_without_a_baseline():
     result = Summary(
         (Recognition("faces", 10, 1, 0.5, 0.25, 0.75, None, None),),
-        0,
+        Passes(0),
         (Restoration("faces", 9, 20.0, 0.5),),
         0.625,
     )

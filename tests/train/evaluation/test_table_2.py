@@ -162,7 +162,7 @@ def test_a_recognizer_of_another_task_is_refused(
     save_checkpoint(other, tmp_path / "other" / CHECKPOINT_NAME)
     subject = Subject((str(secret),), bundle, align=False, output=tmp_path / "output")
     with pytest.raises(ConfigurationError, match=message):
-        table_2(subject, IdentityTraining(), preset="tiny", recognizer=tmp_path / "other")
+        table_2(subject, IdentityTraining(), recognizer=tmp_path / "other")
     assert not (tmp_path / "output").exists()
 
 
@@ -171,7 +171,7 @@ def test_a_system_is_no_recognizer_of_photos(bundle, secret, trained_run, tmp_pa
     subject = Subject((str(secret),), bundle, align=False, output=tmp_path)
     for path, message in ((trained_run, "a system, whose"), (tmp_path, "no checkpoint there")):
         with pytest.raises(ConfigurationError, match=message):
-            table_2(subject, IdentityTraining(), preset="tiny", recognizer=path)
+            table_2(subject, IdentityTraining(), recognizer=path)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -222,7 +222,7 @@ def test_how_identities_are_read_is_no_option_without_people(bundle, secret, opt
 
 
 def test_the_command(bundle, secret, tmp_path, capsys):
-    options = ["--no-align", "--preset", "tiny", "--baseline-epochs", "0"]
+    options = ["--no-align", "--baseline-epochs", "0"]
     paths = ["--secret", str(secret), "--output", str(tmp_path)]
     main(["evaluate", "table-2", str(bundle), *paths, *options])
     assert "moods" in capsys.readouterr().out
