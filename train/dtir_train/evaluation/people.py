@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from dtir_sdk.errors import DataError
 from dtir_sdk.files import check_writable
-from dtir_train.classifier import predict
 from dtir_train.configuration import PresetName
 from dtir_train.datasets import Pictures, load_secret
 from dtir_train.datasets.sources import Source, open_source
-from dtir_train.evaluation.arrays import as_tensor, bgr, evenly, in_parts, subset
+from dtir_train.evaluation.arrays import bgr, evenly, in_parts, subset
 from dtir_train.evaluation.baseline import Passes, photo_baseline
 from dtir_train.evaluation.grid import grid
-from dtir_train.evaluation.recognition import Recognition, compare_readings
+from dtir_train.evaluation.recognition import (
+    Recognition,
+    compare_readings,
+    read_cartoons,
+    read_photos,
+)
 from dtir_train.evaluation.report import Conditions, table, write_report
 from dtir_train.evaluation.restoration import Restoration, measure_restoration
 from dtir_train.evaluation.same_photographs import are_among
@@ -305,10 +309,9 @@ def _measured(
     cartoons = in_parts(system.transfer, photos, "transferring")
     restored = in_parts(system.restore, cartoons, "restoring")
     shown = evenly(len(photos), _GRID_COLUMNS)
-    read = in_parts(system.probabilities, cartoons, "recognising").argmax(axis=1)
-    from_photos = None if baseline is None else predict(baseline, as_tensor(photos)).numpy()
+    read = read_cartoons(system, cartoons)
     return _Measured(
-        compare_readings(source, test, read, from_photos),
+        compare_readings(source, test, read, read_photos(baseline, test)),
         read == test.labels,
         measure_restoration(source, photos, restored),
         (photos[shown], cartoons[shown], restored[shown]),

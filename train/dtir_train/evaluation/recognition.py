@@ -56,11 +56,19 @@ def measure_recognition(
         cartoons: of them, uint8 [N, S, S, 3], BGR.
         on_photos: reads the photos; None leaves it out.
     """
-    read = in_parts(system.probabilities, cartoons, "recognising").argmax(axis=1)
-    photos = None
-    if on_photos is not None:
-        photos = predict(on_photos, as_tensor(bgr(crops))).numpy()
+    read, photos = read_cartoons(system, cartoons), read_photos(on_photos, crops)
     return compare_readings(source, crops, read, photos)
+
+
+def read_cartoons(system: TrainedSystem, cartoons: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Reads cartoons uint8 [N, S, S, 3], BGR, with the system's own recognizer: int64 [N]."""
+    read: NDArray[np.int64] = in_parts(system.probabilities, cartoons, "recognising").argmax(axis=1)
+    return read
+
+
+def read_photos(on_photos: Recognizer | None, crops: Pictures) -> NDArray[np.int64] | None:
+    """Reads photos with a recognizer that was trained on photos, if there is one: int64 [N]."""
+    return None if on_photos is None else predict(on_photos, as_tensor(bgr(crops))).numpy()
 
 
 def compare_readings(
