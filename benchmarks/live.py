@@ -19,7 +19,6 @@ import math
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ from typing import Any
 import av
 import numpy as np
 import tyro
-from command import PeerError, check_counts, one_line_errors
+from command import check_counts, one_line_errors, run_seconds
 from conditions import write_report
 from numpy.typing import NDArray
 from synthetic import HEIGHT, WIDTH, Cutout, Motion, Scene, read_cutouts, sample_cutout
@@ -190,26 +189,6 @@ def program(name: str) -> Path:
             f"{name} is not on PATH and no file that can be run: give --deface the program's file"
         )
     return Path(found).absolute()
-
-
-def run_seconds(name: str, command: Sequence[str | Path], folder: Path) -> float:
-    """Runs a command and returns how long that took.
-
-    Args:
-        name: for the error.
-        command: its words.
-        folder: where to run it.
-
-    Raises:
-        PeerError: it failed.
-    """
-    start = perf_counter()
-    run = subprocess.run(command, check=False, cwd=folder, capture_output=True)
-    taken = perf_counter() - start
-    if run.returncode != 0:
-        words = run.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise PeerError(f"{name} failed with exit code {run.returncode}: {words}")
-    return taken
 
 
 def run_films(

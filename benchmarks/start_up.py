@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import random
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import tyro
-from command import check_counts, one_line_errors
+from command import check_counts, one_line_errors, run_seconds
 from conditions import write_report
 from report import RESULTS, table
 
@@ -35,13 +33,6 @@ PROGRAMS = {
     ),
 }
 INSTALLERS = frozenset({"pip", "setuptools", "pkg_resources"})
-
-
-def seconds(program: str) -> float:
-    """Runs a program in a new interpreter and returns how long that took."""
-    start = perf_counter()
-    subprocess.run([sys.executable, "-c", program], check=True)
-    return perf_counter() - start
 
 
 def installed_size(environment: Path) -> float:
@@ -79,7 +70,7 @@ def main(arguments: Arguments) -> None:
     times: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     for number in range(arguments.rounds + 1):
         for name, program in random.sample(list(PROGRAMS.items()), len(PROGRAMS)):
-            taken = seconds(program)
+            taken = run_seconds(name, [sys.executable, "-c", program])
             if number:
                 times[name].append(taken)
     bare = statistics.median(times[BARE])

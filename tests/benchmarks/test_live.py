@@ -36,11 +36,3 @@ def test_a_program_is_found_on_the_path_and_by_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # It is run in another folder.
     assert live.program("blur") == live.program("./blur") == live.program(str(program)) == program
-
-
-def test_a_program_that_fails_is_named(tmp_path):
-    program = tmp_path / "blur"
-    program.write_text("#!/bin/sh\necho one >&2\necho the film is no film >&2\nexit 3\n")
-    program.chmod(0o755)
-    with pytest.raises(live.PeerError, match="deface failed with exit code 3: the film is"):
-        live.run_seconds("deface", [program], tmp_path)

@@ -149,12 +149,13 @@ class System:
         return metrics
 
     def _learner(self, settling: bool, penalised: bool) -> Callable[..., StepMetrics]:
+        branch = (settling, penalised)
+        if branch in self._captured:
+            return self._captured[branch]
         learn = partial(self._learn, settling=settling, penalised=penalised)
         if not self._cuda_graph:
             return learn
-        branch = (settling, penalised)
-        if branch not in self._captured:
-            self._captured[branch] = Captured(learn)
+        self._captured[branch] = Captured(learn)
         return self._captured[branch]
 
     def _learn(
