@@ -74,10 +74,15 @@ def test_the_peer_may_be_left_out(bundle, secret, target, tmp_path):
     assert "Baluja" not in (tmp_path / "table-4.md").read_text()
 
 
-def test_the_command(bundle, secret, target, tmp_path, capsys):
+def test_the_command_permutes_by_its_key(bundle, secret, target, tmp_path, capsys):
     paths = ["--secret", secret, "--target", target, "--output", tmp_path]
-    main(["evaluate", "table-4", str(bundle), *map(str, paths), "--no-align", "--steps", "0"])
+    options = ["--no-align", "--steps", "0", "--key", "5"]
+    main(["evaluate", "table-4", str(bundle), *map(str, paths), *options])
     assert "permuted" in capsys.readouterr().out
+    rows = cv2.imread(str(tmp_path / "table-4.png")).reshape(2, 3, SIZE, 8, SIZE, 3)
+    plain, permuted = rows[:, 1].swapaxes(1, 2)
+    # The system of this test changes pixels alone, wherever they stand.
+    assert (PixelPermutation(SIZE, 5).apply(plain) == permuted).all()
 
 
 @given(side=st.sampled_from([4, 32]), key=st.integers(0, 2**32), seed=st.integers(0, 99))
