@@ -49,9 +49,9 @@ def run(  # noqa: D417, BundleFolder says what bundle is
     A camera or a stream goes to a window, or to the sinks that --to names, until Ctrl-C or the
     window ends it. A video goes to the sinks, or to OUTPUT as NAME.mp4, with cartoons for faces,
     and NAME.jsonl. Pictures go to the folder of --to as NAME.png, with cartoons for faces, and
-    NAME.json (again, and only what is not done is done); without --to, to OUTPUT as NAME.png,
-    photo, cartoon and restored photo side by side (it CONTAINS THE PHOTO: keep it, or use
-    --no-photo), NAME_safe.png and NAME.json.
+    NAME.json (again, and only what is not done is done); without --to, to OUTPUT as
+    NAME_side_by_side.png, photo, cartoon and restored photo (it CONTAINS THE PHOTO: keep it, or
+    use --no-photo), NAME_safe.png and NAME.json.
 
     Args:
         source: A camera's number or device, a stream's address, a picture, a video, a folder of
@@ -71,7 +71,7 @@ def run(  # noqa: D417, BundleFolder says what bundle is
         detect_every: Look for faces in every N-th frame of a video or a live source, and 0.25 s
             after the last look; between looks, a face that is new is not covered.
         hold: How long a face that is lost in a video or a live source stays covered.
-        photo: Show the photo and the restored photo in NAME.png.
+        photo: Show the photo and the restored photo in NAME_side_by_side.png.
     """
     from dtir_sdk.jobs import Job, run_job
     from dtir_sdk.session import Following

@@ -65,30 +65,30 @@ def test_a_portrait(dtir, portrait_path, portrait):
     assert "face 1: " in out
     assert "total" in out
     assert "engine: " in out
-    assert names() == ["grace_hopper.json", "grace_hopper.png", "grace_hopper_safe.png"]
+    assert names() == ["grace_hopper.json", "grace_hopper_safe.png", "grace_hopper_side_by_side.png"]
     document = json.loads(Path("dtir-output/grace_hopper.json").read_text())
     assert document["faces"][0]["label"] in ("female", "male")
     assert document["attribute"] == "gender"
     assert document["timings_ms"]["total"] > 0
-    assert read_picture("dtir-output/grace_hopper.png").shape == (284, 3 * 264 - 8, 3)
+    assert read_picture("dtir-output/grace_hopper_side_by_side.png").shape == (284, 3 * 264 - 8, 3)
     assert read_picture("dtir-output/grace_hopper_safe.png").shape == portrait.shape
 
 
 def test_no_photo(dtir, portrait_path):
     assert dtir("run", portrait_path, "--no-photo", "--output", "out")[0] == 0
-    assert read_picture("out/grace_hopper.png").shape == (284, 256, 3)
+    assert read_picture("out/grace_hopper_side_by_side.png").shape == (284, 256, 3)
 
 
 def test_bundle_without_restorer(new_bundle, tiny, portrait_path):
     models = {name: tiny.graphs[name] for name in ("transfer", "recognizer")}
     folder = new_bundle(models=models).folder
     assert cli.main(["run", str(portrait_path), "--bundle", str(folder)]) == 0
-    assert read_picture("dtir-output/grace_hopper.png").shape == (284, 2 * 264 - 8, 3)
+    assert read_picture("dtir-output/grace_hopper_side_by_side.png").shape == (284, 2 * 264 - 8, 3)
 
 
 def test_no_photo_beside_what_another_run_showed(dtir, portrait_path, blank, tmp_path):
     assert dtir("run", portrait_path, "--output", "out")[0] == 0
-    (sheet,) = [file for file in Path("out").glob("*.png") if "_safe" not in file.name]
+    (sheet,) = Path("out").glob("*_side_by_side.png")
     other = tmp_path / "other" / f"{portrait_path.stem}.png"
     other.parent.mkdir()
     write_picture(other, blank)
@@ -127,7 +127,7 @@ def test_a_folder_with_a_broken_picture(dtir, portrait):
     assert "in/a.jpg" in err
     assert err.endswith("dtir: 1 of 3 files could not be read\n")
     assert out.count("face 1") == 2
-    endings = (".json", ".png", "_safe.png")
+    endings = (".json", "_safe.png", "_side_by_side.png")
     assert names() == sorted(f"{stem}{end}" for stem in ("b", "b.png") for end in endings)
 
 
@@ -149,16 +149,14 @@ def test_a_video(dtir, portrait, write_film):
 
 
 def test_never_overwrites_a_source(dtir, portrait):
-    write_picture("p.png", portrait)
     write_picture("q_safe.png", portrait)
     write_picture("q.jpg", portrait)
-    before = Path("p.png").read_bytes()
-    code, _, err = dtir("run", "p.png", "--output", ".")
+    before = Path("q_safe.png").read_bytes()
+    code, _, err = dtir("run", ".", "--output", ".")
     assert code == 2
     assert "would overwrite a source" in one_error_line(err)
-    assert Path("p.png").read_bytes() == before
-    assert dtir("run", ".", "--output", ".")[0] == 2
-    assert names(".") == ["p.png", "q.jpg", "q_safe.png"]
+    assert Path("q_safe.png").read_bytes() == before
+    assert names(".") == ["q.jpg", "q_safe.png"]
 
 
 def test_output_that_is_a_file(dtir, portrait_path):
@@ -330,6 +328,19 @@ def test_a_folder_of_pictures_goes_on_where_it_was(dtir, portrait, blank):
     )
 
 
+def test_a_picture_is_done_again_where_an_older_one_takes_its_place(dtir, portrait):
+    """As by `mv`, `cp -p` or unpacking, which keep times."""
+    Path("in").mkdir()
+    write_picture("in/a.png", portrait)
+    assert dtir("run", "in", "--to", "out/")[0] == 0
+    before = read_picture("out/a.png")
+    write_picture("in/a.png", np.ascontiguousarray(portrait[:, ::-1]))
+    os.utime("in/a.png", (1e9, 1e9))
+    assert dtir("run", "in", "--to", "out/")[1].startswith("out: 1 pictures; faces: ")
+    assert (read_picture("out/a.png") != before).any()
+    assert dtir("run", "in", "--to", "out/")[1].startswith("out: 0 pictures, 1 were done before")
+
+
 def test_a_folder_of_pictures_is_done_again_where_more_is_to_be_hidden(dtir, portrait):
     Path("in").mkdir()
     write_picture("in/a.png", portrait)
@@ -384,29 +395,21 @@ def test_a_bundle_of_the_same_name_with_other_graphs(new_bundle, tiny, portrait,
     assert (pictures[0] != pictures[1]).any()
 
 
-def test_a_folder_that_holds_side_by_side_pictures(dtir, portrait):
-    """A picture with the photo is not taken for one that was made safe before."""
+def test_a_picture_with_the_photo_takes_the_place_of_none_that_is_safe(dtir, portrait):
     Path("in").mkdir()
-    write_picture("in/a.png", portrait)
-    assert dtir("run", "in", "--output", "out")[0] == 0
-    assert dtir("run", "in", "--to", "out/")[1].startswith("out: 1 pictures; faces: ")
-    assert (read_picture("out/a.png") == read_picture("out/a_safe.png")).all()
-
-
-def test_no_photo_in_a_picture_that_is_named_as_safe(dtir, portrait):
-    Path("in").mkdir()
-    for name in ("p", "p_safe"):
-        write_picture(f"in/{name}.jpg", portrait)
-    assert dtir("run", "in", "--output", "out")[0] == 0
-    stems = ("p", "p_safe.jpg")
-    assert names("out") == sorted(
-        f"{stem}{end}" for stem in stems for end in (".json", ".png", "_safe.png")
-    )
-    for stem in stems:
-        assert read_picture(f"out/{stem}_safe.png").shape == portrait.shape
-    before = Path("out/p_safe.png").read_bytes()
-    assert dtir("run", "in/p_safe.jpg", "--output", "out")[0] == 0
-    assert Path("out/p_safe.png").read_bytes() == before
+    for name in ("a", "a_safe"):
+        write_picture(f"in/{name}.png", portrait)
+    assert dtir("run", "in", "--to", "out/")[0] == 0
+    safe = read_picture("out/a.png")
+    for _ in range(2):
+        assert dtir("run", "in", "--output", "out")[0] == 0
+        sheets = {file.name for file in Path("out").glob("*_side_by_side.png")}
+        assert sheets == {"a_side_by_side.png", "a_safe_side_by_side.png"}
+        for file in set(names("out")) - sheets:
+            if file.endswith(".png"):
+                assert (read_picture(f"out/{file}") == safe).all()
+    # That one is still there does not make the other's document its own.
+    assert dtir("run", "in", "--to", "out/")[1].startswith("out: 2 pictures; faces: ")
 
 
 @pytest.mark.parametrize(
@@ -597,7 +600,7 @@ def test_sample(dtir, bundle):
     code, out, _ = dtir("run", "sample", "--bundle", bundle.folder)
     assert code == 0
     assert "grace_hopper.jpg: face 1" in out
-    assert Path("dtir-output/grace_hopper.png").is_file()
+    assert Path("dtir-output/grace_hopper_side_by_side.png").is_file()
 
 
 def test_nothing_is_sent_and_nothing_left_at_home(tmp_path):

@@ -34,21 +34,19 @@ class _Task:
     def labels_before(self, pipeline: Pipeline) -> list[str] | None:
         """The faces' labels where the picture was done before, and would become the same again."""
         try:
-            written = [
-                path.stat().st_mtime_ns for path in (self.source, self.picture, self.document)
-            ]
+            # A document that is older than the safe picture tells of another one.
+            if self.document.stat().st_mtime_ns < self.picture.stat().st_mtime_ns:
+                return None
         except OSError:
-            return None
-        # A document that is older than the safe picture tells of another one.
-        if written != sorted(written):
             return None
         return labels_in(self.document, origin_of(self.source, self.picture, pipeline))
 
     def run(self, pipeline: Pipeline) -> list[str]:
         """Returns the faces' labels."""
+        origin = origin_of(self.source, self.picture, pipeline)
         result = pipeline(read_picture(self.source))
         result.save(self.picture)
-        write_atomically(self.document, document_of(self.source, self.picture, pipeline, result))
+        write_atomically(self.document, document_of(origin, pipeline, result))
         return [face.label for face in result.faces]
 
 
@@ -56,8 +54,8 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
     """Writes NAME.png, safe to show, and NAME.json for every picture NAME.
 
     The pictures are read, searched and written by a thread a core. A run that was stopped goes on
-    where it was: a picture whose results are there and newer than itself, made of that very file
-    with the same graphs, faces and surroundings, is passed over. One that cannot be read is told
+    where it was: a picture whose results are there, made of that very file (by its time and its
+    size) with the same graphs, faces and surroundings, is passed over. One that cannot be read is told
     on stderr.
 
     Args:

@@ -11,7 +11,9 @@ from dtir_sdk.results import Result
 
 
 def origin_of(source: Path, safe: Path, pipeline: Pipeline) -> dict[str, Any]:
-    """Says what a result depends on beside the picture's content, in types that JSON knows.
+    """Says what a result depends on, in types that JSON knows.
+
+    What tells that the picture is still the same is taken now: ask before it is read.
 
     Args:
         source: the picture.
@@ -21,6 +23,7 @@ def origin_of(source: Path, safe: Path, pipeline: Pipeline) -> dict[str, Any]:
     manifest = pipeline.bundle.manifest
     return {
         "source": str(source.resolve()),
+        "changed": _changed(source),
         "safe": safe.name,
         "bundle": manifest.name,
         "graphs": {name: manifest.files[name].sha256 for name in ("transfer", "recognizer")},
@@ -30,17 +33,16 @@ def origin_of(source: Path, safe: Path, pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def document_of(source: Path, safe: Path, pipeline: Pipeline, result: Result) -> bytes:
+def document_of(origin: dict[str, Any], pipeline: Pipeline, result: Result) -> bytes:
     """Says what was made of a picture, by which bundle and engine, as indented JSON in UTF-8.
 
     Args:
-        source: the picture.
-        safe: the picture that is safe to show.
+        origin: from `origin_of`.
         pipeline: that the result is from.
         result: of the picture.
     """
     document = {
-        **origin_of(source, safe, pipeline),
+        **origin,
         "engine": str(pipeline.engine),
         **result.to_dict(),
     }
@@ -64,6 +66,15 @@ def labels_in(path: Path, origin: dict[str, Any]) -> list[str] | None:
         return [str(face["label"]) for face in document["faces"]]
     except (KeyError, TypeError):
         return None
+
+
+def _changed(source: Path) -> dict[str, int] | None:
+    """When a picture was last written, and its size; None of one that is not there."""
+    try:
+        stat = source.stat()
+    except OSError:
+        return None
+    return {"mtime_ns": stat.st_mtime_ns, "bytes": stat.st_size}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,15 +12,15 @@ import numpy as np
 from dtir_sdk.drawing import side_by_side
 from dtir_sdk.faces import alignment, crop_face
 from dtir_sdk.files import remove, write_atomically
-from dtir_sdk.jobs.documents import document_of
+from dtir_sdk.jobs.documents import document_of, origin_of
 from dtir_sdk.jobs.settings import DONE, NO_FACE
-from dtir_sdk.jobs.targets import SAFE
 from dtir_sdk.parties import Restorer
 from dtir_sdk.pictures import Picture, read_picture, write_picture
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.results import Result
 
-ENDINGS = (".json", f"{SAFE}.png", ".png")
+# No picture with the photo is named as a safe one is: NAME.png is what `--to folder/` writes.
+ENDINGS = (".json", "_safe.png", "_side_by_side.png")
 """Of the files that a picture gives: the document, the safe picture, and side by side."""
 
 
@@ -54,12 +54,13 @@ class PictureJob:
             EngineError: the engine failed.
         """
         document, safe, sheet = (target.with_name(f"{target.name}{end}") for end in ENDINGS)
+        origin = origin_of(path, safe, self.pipeline)
         frame = read_picture(path)
         result = self.pipeline(frame)
         # That of an earlier run may show a photo that this one is not to show.
         remove(sheet)
         result.save(safe)
-        write_atomically(document, document_of(path, safe, self.pipeline, result))
+        write_atomically(document, document_of(origin, self.pipeline, result))
         for number, face in enumerate(result.faces, 1):
             x, y, width, height = face.box
             print(

@@ -8,10 +8,6 @@ from pathlib import Path
 
 from dtir_sdk.errors import OutputError
 
-SAFE = "_safe"
-"""At the end of the name of a picture that is safe to show, where another one may not be."""
-
-
 def targets_of(
     endings: Mapping[Path, Sequence[str]],
     folder: Path,
@@ -26,8 +22,7 @@ def targets_of(
             there are none. A source keeps the target that holds its results.
 
     Returns:
-        Source to target; no two sources have a file in common, and none is named as a safe
-        picture that is not.
+        Source to target; no two sources have a file in common.
 
     Raises:
         OutputError: the folder is a file, or a result would take the place of a source, or of
@@ -42,8 +37,7 @@ def targets_of(
         for target in _candidates(source, folder, holder_of):
             # On some systems P.png is p.png.
             files = {f"{target.name}{ending}".casefold() for ending in ends}
-            misleading = f"{SAFE}.png" in ends and target.name.casefold().endswith(SAFE)
-            if misleading or files & taken:
+            if files & taken:
                 continue
             holder = holder_of(target)
             if holder in (None, source.resolve()):

@@ -26,7 +26,7 @@ def files(target: Path) -> list[str]:
 
 
 @given(lists_of("p", "P", "_safe", "-2", ".jpg"))
-def test_no_two_have_a_file_in_common_and_no_sheet_is_named_as_safe(found):
+def test_no_two_have_a_file_in_common_and_no_sheet_is_named_as_a_safe_picture(found):
     targets = targets_of(dict.fromkeys(found, ENDINGS), OUT)
     assert list(targets) == found
     written = [file for target in targets.values() for file in files(target)]
@@ -35,7 +35,7 @@ def test_no_two_have_a_file_in_common_and_no_sheet_is_named_as_safe(found):
         assert target.parent == OUT
         _, safe, sheet = files(target)
         assert safe.endswith("_safe.png")
-        assert not sheet.endswith("_safe.png")
+        assert sheet.endswith("_side_by_side.png")
 
 
 @given(*[lists_of("p", "_safe", "-2", ".jpg")] * 2)
