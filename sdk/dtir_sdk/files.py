@@ -47,7 +47,9 @@ def replacing(path: Path) -> Iterator[Path]:
             raise OutputError(f"{path} is a device or a pipe: name a file instead")
         file = Path(os.path.realpath(path)) if path.is_symlink() else path
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
+        # A name has room for so many bytes, not characters.
+        start = os.fsencode(file.stem)[:80].decode(errors="ignore")
+        temporary = file.with_name(f".{start}.{secrets.token_hex(4)}.part{path.suffix}")
         try:
             yield temporary
             # Without this a crash of the machine may leave the new name with no content.

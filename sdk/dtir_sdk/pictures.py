@@ -23,14 +23,18 @@ from dtir_sdk.quiet import quiet_opencv
 Picture = NDArray[np.uint8]
 Color = Literal["bgr", "rgb"]
 
-SUFFIXES = frozenset(
-    (".bmp", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+WRITTEN = frozenset(
+    (".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
+"""Suffixes of the formats that pictures are written in."""
+SUFFIXES = WRITTEN | {".avif", ".gif", ".jfif", ".jpe", ".pbm", ".pgm"}
+"""Suffixes of the formats that are looked for in folders."""
 # Beyond this OpenCV's geometric functions refuse a picture.
 LONGEST_SIDE = 32_766
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+_AVIF = (b"ftypavif", b"ftypavis")
 
 
 def check_color(color: str) -> None:
@@ -133,7 +137,8 @@ def read_picture(path: str | PathLike[str], *, color: Color = "bgr") -> Picture:
     """Reads a picture file.
 
     Grey becomes three channels, transparency is laid on white, 16 bits become 8, and the
-    orientation that a camera noted is applied.
+    orientation that a camera noted is applied (but for AVIF with transparency). Of an animation it
+    is the first picture.
 
     Args:
         path: a picture file in any format that OpenCV reads.
@@ -205,10 +210,13 @@ def write_picture(path: str | PathLike[str], picture: Picture, *, color: Color =
     check_color(color)
     path = Path(path)
     checked = check_picture(picture, "picture")
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in WRITTEN:
         raise OutputError(f"{path} must end in a picture's suffix, such as .png or .jpg")
     try:
-        done, data = cv2.imencode(path.suffix, checked if color == "bgr" else swap_colors(checked))
+        with quiet_opencv():
+            done, data = cv2.imencode(
+                path.suffix, checked if color == "bgr" else swap_colors(checked)
+            )
     except cv2.error as error:
         raise OutputError(f"{path} could not be encoded as {path.suffix}") from error
     if not done:
@@ -222,7 +230,11 @@ def _decode(data: bytes, name: str) -> NDArray[Any] | None:
         return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     # IMREAD_COLOR would apply the orientation, but also drop the transparency.
     decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    return None if decoded is None else _oriented(decoded, _orientation(data, name))
+    if decoded is None:
+        return None
+    if data[4:12] in _AVIF and decoded.ndim == 3 and decoded.shape[2] == 3:
+        return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return _oriented(decoded, _orientation(data, name))
 
 
 def _to_bgr(picture: NDArray[Any] | None, name: str) -> NDArray[Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from glob import glob, has_magic
 from os import PathLike, fspath
 from pathlib import Path
 
 from dtir_sdk import pictures, videos
 from dtir_sdk.errors import PictureError
+
+_KNOWN = pictures.SUFFIXES | videos.SUFFIXES
 
 # Rear Admiral Grace M. Hopper, by James S. Davis, United States Navy: in the public domain.
 SAMPLE_PORTRAIT = Path(__file__).parent / "samples" / "grace_hopper.jpg"
@@ -40,9 +44,7 @@ def find_sources(source: str | PathLike[str]) -> tuple[Path, ...]:
         if path.is_file():
             return (path,)
         if path.is_dir():
-            known = pictures.SUFFIXES | videos.SUFFIXES
-            inside = (file for file in path.iterdir() if file.suffix.lower() in known)
-            files = sorted(file for file in inside if file.is_file())
+            files = sorted(file for file in _inside(path) if file.suffix.lower() in _KNOWN)
             if not files:
                 raise PictureError(f"{path} holds no picture or video")
             return tuple(files)
@@ -58,6 +60,27 @@ def find_sources(source: str | PathLike[str]) -> tuple[Path, ...]:
     if fspath(source) == "sample":
         return (SAMPLE_PORTRAIT,)
     raise PictureError(f"{source} is not there")
+
+
+def passed_over(source: str | PathLike[str]) -> dict[str, int]:
+    """Counts the files of a folder that `find_sources` does not take for pictures or videos.
+
+    Args:
+        source: a name that it has found files for.
+
+    Returns:
+        How many there are of each suffix, in lower case, the most first; hidden files and what is
+        no folder do not count.
+    """
+    path = Path(source)
+    if not path.is_dir():
+        return {}
+    suffixes = (file.suffix.lower() for file in _inside(path) if not file.name.startswith("."))
+    return dict(Counter(suffix for suffix in suffixes if suffix not in _KNOWN).most_common())
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.iterdir() if file.is_file())
 
 
 def is_video(path: Path) -> bool:

@@ -16,7 +16,10 @@ from dtir_sdk.pictures import Picture
 from dtir_sdk.quiet import quiet_opencv
 
 SUFFIXES = frozenset(
-    (".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm")
+    (
+        *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
+        *(".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
+    )
 )
 
 # OpenCV stops at a frame that it cannot decode, but goes on when asked again; after so many in a

@@ -65,7 +65,11 @@ def test_a_portrait(dtir, portrait_path, portrait):
     assert "face 1: " in out
     assert "total" in out
     assert "engine: " in out
-    assert names() == ["grace_hopper.json", "grace_hopper_safe.png", "grace_hopper_side_by_side.png"]
+    assert names() == [
+        "grace_hopper.json",
+        "grace_hopper_safe.png",
+        "grace_hopper_side_by_side.png",
+    ]
     document = json.loads(Path("dtir-output/grace_hopper.json").read_text())
     assert document["faces"][0]["label"] in ("female", "male")
     assert document["attribute"] == "gender"
@@ -126,6 +130,9 @@ def test_a_folder_with_a_broken_picture(dtir, portrait):
     assert code == 1
     assert "in/a.jpg" in err
     assert err.endswith("dtir: 1 of 3 files could not be read\n")
+    assert err.startswith(
+        "dtir: 1 files in in are passed over, whose suffixes are none of pictures or videos: .txt 1"
+    )
     assert out.count("face 1") == 2
     endings = (".json", "_safe.png", "_side_by_side.png")
     assert names() == sorted(f"{stem}{end}" for stem in ("b", "b.png") for end in endings)

@@ -108,3 +108,9 @@ def test_a_link_stays_and_what_it_names_is_written(tmp_path):
         assert link.is_symlink()
         assert (tmp_path / "far" / "real.txt").read_bytes() == content
     assert len(list((tmp_path / "far").iterdir())) == 1
+
+
+@pytest.mark.parametrize("stem", ["\u5199" * 83, "\U0001f600" * 62, "a" * 251])
+def test_a_name_as_long_as_a_disk_takes(tmp_path, stem):
+    write_atomically(tmp_path / f"{stem}.txt", b"text")
+    assert [file.name for file in tmp_path.iterdir()] == [f"{stem}.txt"]

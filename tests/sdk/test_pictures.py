@@ -182,6 +182,19 @@ def test_orientation(tmp_path, orientation):
     assert np.abs(read.astype(int) - wanted).mean() < 4
 
 
+@pytest.mark.skipif(
+    not hasattr(cv2, "imencodeWithMetadata"), reason="this OpenCV writes no orientation into AVIF"
+)
+@pytest.mark.parametrize("orientation", TURNS)
+def test_orientation_of_avif(tmp_path, orientation):
+    wanted = TURNS[orientation](smooth)
+    kind, data = [cv2.IMAGE_METADATA_EXIF], [np.frombuffer(exif(orientation), np.uint8)]
+    (tmp_path / "p.avif").write_bytes(cv2.imencodeWithMetadata(".avif", smooth, kind, data)[1])
+    read = read_picture(tmp_path / "p.avif")
+    assert read.shape == wanted.shape
+    assert np.abs(read.astype(int) - wanted).mean() < 4
+
+
 def test_one_pixel(tmp_path):
     write_picture(tmp_path / "p.png", np.full((1, 1, 3), 7, np.uint8))
     assert read_picture(tmp_path / "p.png").tolist() == [[[7, 7, 7]]]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dtir_sdk.errors import PictureError
-from dtir_sdk.sources import find_sources, is_video
+from dtir_sdk.sources import find_sources, is_video, passed_over
 
 
 @pytest.fixture
@@ -57,3 +57,16 @@ def test_an_empty_name_is_not_the_folder_one_is_in(folder, monkeypatch):
     assert find_sources(".")
     with pytest.raises(PictureError, match="the source has no name"):
         find_sources("")
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".AVIF", ".gif", ".3gp", ".MTS", ".wmv"])
+def test_rarer_suffixes(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").write_bytes(b"x")
+    assert find_sources(tmp_path) == (tmp_path / f"a{suffix}",)
+
+
+def test_what_is_passed_over(folder):
+    for name in ("a.HEIC", "b.heic", "README", ".hidden"):
+        (folder / name).write_bytes(b"x")
+    assert passed_over(folder) == {".heic": 2, ".txt": 1, "": 1}
+    assert passed_over(folder / "a.png") == passed_over(f"{folder}/*") == {}

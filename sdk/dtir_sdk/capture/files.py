@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 from pathlib import Path
 from time import perf_counter
 
@@ -119,8 +120,9 @@ class IterableSource(Source):
     def __init__(
         self, frames: Iterable[Picture], rate: float | None = None, color: Color = "bgr"
     ) -> None:
-        length = len(frames) if isinstance(frames, Sized) else None
-        super().__init__("the iterable of frames", rate=rate, length=length)
+        # Some have a length, and raise an error when asked for it.
+        length = length_hint(frames, -1)
+        super().__init__("the iterable of frames", rate=rate, length=None if length < 0 else length)
         self._frames = own_frames(frames, color)
         self._number = 0
         self._closed = False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable
+from numbers import Integral
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -39,11 +41,12 @@ def open_source(
     """Opens a source; see `Source.open`."""
     _check_numbers(width, height, rate, timeout, reconnects)
     check_color(color)
-    named = isinstance(uri, (int, str, PathLike))
+    named = isinstance(uri, (Integral, str, PathLike))
     _refuse(named and color != "bgr", "color is for iterables: of all else it is known")
     camera = _camera(uri)
     if camera is not None:
         _refuse(live is False, "a camera is live")
+        _check_not_meant_as_file(uri, camera)
         return _open_camera(camera, width, height, rate, timeout, on_event)
     _refuse(width is not None or height is not None, "width and height are for cameras")
     if isinstance(uri, str) and scheme_of(uri) is not None:
@@ -74,15 +77,16 @@ def names_live(uri: str) -> bool:
 
 def _camera(uri: object) -> int | Path | None:
     """The number or device of a camera; None where it is none."""
-    if isinstance(uri, bool) or not isinstance(uri, (int, str, PathLike)):
+    if isinstance(uri, bool) or not isinstance(uri, (Integral, str, PathLike)):
         return None
-    if isinstance(uri, int):
-        if not 0 <= uri <= _LARGEST_CAMERA:
+    # NumPy's too.
+    if isinstance(uri, Integral):
+        if not 0 <= int(uri) <= _LARGEST_CAMERA:
             raise ConfigurationError(f"a camera's number is from 0 to {_LARGEST_CAMERA}")
-        return uri
+        return int(uri)
     text = fspath(uri)
-    # A longer number is a file's name.
-    if re.fullmatch(r"[0-9]{1,9}", text):
+    # A longer number is a file's name, and so is a path.
+    if isinstance(uri, str) and re.fullmatch(r"[0-9]{1,9}", text):
         return int(text)
     path = Path(text)
     try:
@@ -91,6 +95,15 @@ def _camera(uri: object) -> int | Path | None:
     except OSError:
         # Such as a name that is too long: no camera.
         return None
+
+
+def _check_not_meant_as_file(uri: object, camera: int | Path) -> None:
+    if not isinstance(uri, str) or not isinstance(camera, int) or sys.platform != "linux":
+        return
+    if Path(uri).exists() and not Path(f"/dev/video{camera}").exists():
+        raise SourceError(
+            f"camera {camera} is not there, but a file or folder of that name is: write ./{uri}"
+        )
 
 
 def _open_camera(

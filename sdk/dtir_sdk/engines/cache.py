@@ -413,9 +413,9 @@ def default_folder() -> Path:
     from platformdirs import user_cache_path
 
     named = os.environ.get(FOLDER_VARIABLE)
-    if named:
-        return Path(named)
     try:
+        if named:
+            return Path(named).expanduser()
         return user_cache_path("dtir", appauthor=False) / "engines"
     except RuntimeError as error:
         raise EngineError(

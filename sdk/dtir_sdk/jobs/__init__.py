@@ -17,7 +17,7 @@ from dtir_sdk.jobs.targets import targets_of
 from dtir_sdk.parties import Restorer
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.sinks import names_folder
-from dtir_sdk.sources import find_sources, is_video
+from dtir_sdk.sources import find_sources, is_video, passed_over
 
 __all__ = ["DONE", "NO_FACE", "SOME_FAILED", "Job", "run_job"]
 
@@ -49,6 +49,7 @@ def run_job(job: Job) -> int:
         with _pipeline(job, Bundle.open(job.bundle)) as pipeline:
             return run_stream(job, pipeline, job.source, sinks)
     paths = find_sources(job.source)
+    _tell_of_others(job.source)
     videos = [path for path in paths if is_video(path)]
     if not job.sinks:
         return _into_output(job, paths)
@@ -62,6 +63,18 @@ def run_job(job: Job) -> int:
         )
     with _pipeline(job, Bundle.open(job.bundle)) as pipeline:
         return run_stream(job, pipeline, str(videos[0]), job.sinks)
+
+
+def _tell_of_others(source: str) -> None:
+    """Nobody is to believe that a whole folder was done where part of it is of another kind."""
+    counts = passed_over(source)
+    if counts:
+        kinds = ", ".join(f"{suffix or 'none'} {count}" for suffix, count in counts.items())
+        print(
+            f"dtir: {sum(counts.values())} files in {source} are passed over, whose suffixes are "
+            f"none of pictures or videos: {kinds}",
+            file=sys.stderr,
+        )
 
 
 def _pipeline(job: Job, bundle: Bundle) -> Pipeline:

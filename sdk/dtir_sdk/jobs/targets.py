@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dtir_sdk.errors import OutputError
 
+
 def targets_of(
     endings: Mapping[Path, Sequence[str]],
     folder: Path,

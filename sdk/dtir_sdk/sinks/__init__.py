@@ -26,7 +26,7 @@ _TARGETS = (
 )
 
 
-def open_sink(target: str, origin: Origin | None = None) -> Sink:
+def open_sink(target: str | os.PathLike[str], origin: Origin | None = None) -> Sink:
     """Opens the sink that a target names.
 
     Args:
@@ -49,6 +49,7 @@ def open_sink(target: str, origin: Origin | None = None) -> Sink:
         ...
         dtir_sdk.errors.ConfigurationError: 'film.avi' names no sink: there are window, camera,...
     """
+    target = os.fspath(target)
     origin = origin or Origin()
     kind, _, device = target.partition(":")
     if target == "window":

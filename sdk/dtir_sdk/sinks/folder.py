@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dtir_sdk.errors import ConfigurationError, OutputError
 from dtir_sdk.files import reason
-from dtir_sdk.pictures import SUFFIXES
+from dtir_sdk.pictures import WRITTEN
 from dtir_sdk.results import Result
 from dtir_sdk.sinks.base import Sink
 
@@ -34,7 +34,7 @@ class PictureFolder(Sink):
             raise ConfigurationError(
                 f"{str(pattern)!r} must hold one number, such as frames/%06d.png"
             )
-        if pattern.suffix.lower() not in SUFFIXES:
+        if pattern.suffix.lower() not in WRITTEN:
             raise ConfigurationError(
                 f"{str(pattern)!r} must end in a picture's suffix, such as .png or .jpg"
             )

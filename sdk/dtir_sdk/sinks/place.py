@@ -38,14 +38,19 @@ class Place:
     def __init__(self, path: Path, origin: Origin) -> None:
         self.path = self.writing = path
         self._live = origin.live
-        self._ending = ExitStack()
+        with ExitStack() as opened:
+            self._open(origin, opened)
+            self._ending = opened.pop_all()
+
+    def _open(self, origin: Origin, opened: ExitStack) -> None:
+        path = self.path
         try:
             # What an interrupted run leaves has a name of its own.
             for place in (path, self._partial):
                 if origin.file and place.exists() and place.samefile(origin.file):
                     raise OutputError(f"{place} is the source itself: name another file")
             if not origin.live:
-                self.writing = self._ending.enter_context(replacing(path))
+                self.writing = opened.enter_context(replacing(path))
             path.parent.mkdir(parents=True, exist_ok=True)
             self.writing.touch(exist_ok=False)
         except FileExistsError as error:

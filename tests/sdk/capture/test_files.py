@@ -187,6 +187,19 @@ def test_an_iterator_is_read_no_further_than_it_is_used(picture):
     assert made == [0]
 
 
+def test_an_iterable_that_does_not_know_its_length(picture):
+    class Endless:
+        def __len__(self):
+            raise TypeError("of unknown length")
+
+        def __iter__(self):
+            return iter([picture(1)])
+
+    with IterableSource(Endless()) as source:
+        assert source.length is None
+        assert len(list(source)) == 1
+
+
 def test_an_iterators_own_error(picture):
     def frames():
         yield picture()

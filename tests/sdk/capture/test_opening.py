@@ -48,6 +48,7 @@ def cameras(monkeypatch, scripted, picture):
     [
         (0, 0),
         ("2", 2),
+        (np.int64(3), 3),
         ("/dev/video7", Path("/dev/video7")),
         (Path("/dev/video7"), Path("/dev/video7")),
         ("/dev/null", Path("/dev/null")),
@@ -79,6 +80,17 @@ def test_a_camera_may_take_longer_to_open(monkeypatch, scripted, picture):
 def test_a_camera_that_is_not_there(uri):
     with pytest.raises(SourceError, match=r"camera (/dev/video)?63 is not there: plug it in"):
         Source.open(uri)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says which cameras there are")
+def test_a_folder_whose_name_is_a_number(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    Path("63").symlink_to(folder)
+    with pytest.raises(SourceError, match=r"camera 63 is not there, but a f.*: write \./63"):
+        Source.open("63")
+    for name in ("./63", Path("63")):
+        with Source.open(name) as source:
+            assert (source.live, source.length) == (False, 2)
 
 
 @pytest.mark.parametrize("name", ["99999999999", "9" * 5000, "a" * 300])

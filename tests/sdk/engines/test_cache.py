@@ -273,6 +273,12 @@ def homeless(monkeypatch):
     monkeypatch.setattr("platformdirs.user_cache_path", unknown)
 
 
+def test_a_folder_named_by_its_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DTIR_CACHE", "~/mine")
+    assert EngineCache().folder == tmp_path / "mine"
+
+
 def test_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("DTIR_CACHE", str(tmp_path / "mine"))
     assert EngineCache().folder == tmp_path / "mine"

@@ -43,6 +43,7 @@ def test_pictures_of_another_run(tmp_path, result):
     ("name", "words"),
     [
         ("%06d.gif", "must end in a picture's suffix"),
+        ("%06d.pgm", "must end in a picture's suffix"),
         ("%d-%d.png", "must hold one number"),
         ("%s.png", "must hold one number"),
         ("100%.png", "must hold one number"),

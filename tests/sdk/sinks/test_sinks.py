@@ -103,3 +103,22 @@ def test_missing_extra(tmp_path, monkeypatch, module, target, extra, origin):
     with pytest.raises(OutputError, match=rf'pip install "dtir\[{extra}\]"$'):
         open_sink(target, origin)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_may_be_a_path(tmp_path):
+    for path in (tmp_path, tmp_path / "labels.jsonl"):
+        with open_sink(path) as by_path, open_sink(str(tmp_path / "other.jsonl")):
+            assert type(by_path).__name__ in ("PictureFolder", "LinesFile")
+
+
+@pytest.mark.parametrize("name", ["\u5199" * 82 + ".mp4", "a" * 300 + ".mp4"])
+def test_a_long_name(tmp_path, name, capfd):
+    """Of at most 255 bytes on most disks, which may be fewer than 100 characters."""
+    try:
+        with open_sink(str(tmp_path / name)):
+            pass
+    except OutputError as error:
+        assert "file name too long" in str(error)
+        assert len(name) > 255
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")

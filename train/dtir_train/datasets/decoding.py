@@ -99,7 +99,7 @@ def _folder(
         [entry.name for entry in entries],
     ]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
-    cache = Path(os.environ.get("DTIR_CACHE") or Path.home() / ".cache" / "dtir")
+    cache = Path(os.environ.get("DTIR_CACHE") or "~/.cache/dtir").expanduser()
     return cache / "pictures" / key
 
 
