@@ -191,7 +191,7 @@ class FirstLoop:
             + recipe.restoration_weight * functional.l1_loss(restored, photos)
         )
         if recipe.similarity_weight:
-            similar = structural_similarity_index_measure(restored, photos, data_range=(-1.0, 1.0))
+            similar = structural_similarity_index_measure(restored + 1, photos + 1, data_range=2.0)
             assert isinstance(similar, Tensor)
             loss = loss + recipe.similarity_weight * (1 - similar)
         self._generators.zero_grad()

@@ -148,13 +148,20 @@ def test_the_total_has_a_gradient_for_all_that_the_networks_put_out(outputs):
 
 
 @pytest.mark.parametrize("noise", [0.05, 0.3, 1.0])
-def test_dissimilarity_is_what_ssim_lacks_to_one(noise):
+def test_dissimilarity_is_what_the_ssim_of_the_bytes_lacks_to_one(noise):
     random = torch.Generator().manual_seed(0)
     photos = torch.rand(4, 3, 8, 8, generator=random) * 2 - 1
     photos = nn.functional.interpolate(photos, (64, 64), mode="bilinear")
     made = (photos + noise * torch.randn(photos.shape, generator=random)).clamp(-1, 1)
-    similarity = structural_similarity_index_measure(made, photos, data_range=(-1.0, 1.0))
+    in_bytes = ((made + 1) * 127.5, (photos + 1) * 127.5)
+    similarity = structural_similarity_index_measure(*in_bytes, data_range=255.0)
     assert float(dissimilarity_loss(made, photos)) == pytest.approx(1 - float(similarity), abs=1e-4)
+
+
+def test_mid_grey_is_no_black():
+    """Around 0, where the networks' pictures are mid-grey, SSIM would take 1 level for much."""
+    one, other = (torch.full((1, 3, 16, 16), level / 127.5 - 1) for level in (127, 128))
+    assert float(dissimilarity_loss(one, other)) < 1e-4
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])

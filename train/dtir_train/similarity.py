@@ -10,7 +10,7 @@ from kornia.metrics import ssim
 from torch import Tensor
 
 _WINDOW, _SIGMA = 11, 1.5
-# For pictures in [-1, 1].
+# From the darkest to the brightest.
 _RANGE = 2.0
 _C1, _C2 = (0.01 * _RANGE) ** 2, (0.03 * _RANGE) ** 2
 
@@ -20,6 +20,8 @@ def structural_similarity(made: Tensor, wanted: Tensor) -> Tensor:
 
     The window is a Gaussian of 11 pixels; what lies beyond a border is its reflection.
     """
+    # SSIM compares how bright pictures are, too, and wants black to be 0.
+    made, wanted = made + 1, wanted + 1
     if made.device.type == "cpu":
         # Little more than half of torchmetrics' time.
         return ssim(made, wanted, _WINDOW, _RANGE).mean()
