@@ -225,6 +225,29 @@ def test_what_does_not_fit_is_refused(system, teacher, tmp_path, options, error,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def of_faces(teacher, tmp_path_factory) -> Path:
+    """As the teacher, but of faces that are cut out."""
+    folder = tmp_path_factory.mktemp("teachers") / "of-faces"
+    checkpoint = load_checkpoint(teacher)
+    configuration = checkpoint.configuration
+    configuration = replace(configuration, data=replace(configuration.data, align=True))
+    save_checkpoint(replace(checkpoint, configuration=configuration), folder / CHECKPOINT_NAME)
+    return folder
+
+
+@pytest.mark.usefixtures("no_training")
+def test_faces_and_whole_pictures_do_not_go_together(system, of_faces, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"teacher was trained on faces .*, the s"):
+        relabel(GENERATED, of_faces, run=tmp_path / "run", system=system)
+
+
+def test_pictures_are_given_as_the_system_had_them(system, teacher, tmp_path):
+    """Whole ones, without a word, though faces are what is looked for otherwise."""
+    relabel(GENERATED, teacher, run=tmp_path / "run", system=system, epochs=0.1)
+    assert not load_checkpoint(tmp_path / "run").configuration.data.align
+
+
 @pytest.mark.usefixtures("no_training")
 def test_a_system_is_no_teacher_and_a_recognizer_of_photos_no_system(system, teacher, tmp_path):
     with pytest.raises(ConfigurationError, match="a system, whose recognizer reads cartoons"):

@@ -263,12 +263,13 @@ def test_the_gradient_penalty_is_given_every_few_steps(small):
     # The first step has it in both, and weighs twice as much where the next one has none.
     assert "discriminator" in changed(tensors(often), tensors(seldom))
     plain, penalised = (make(small(gradient_penalty=weight)) for weight in (0.0, 1.0))
-    losses = []
-    for step in range(2):
-        each = [s.train_step(batch(step), 1e-12, settling=False) for s in (plain, penalised)]
-        losses.append([float(metrics.discriminator) for metrics in each])
-    assert losses[0][1] > losses[0][0]
-    assert losses[1][1] == pytest.approx(losses[1][0], rel=1e-4)
+    for step, due in enumerate((True, False)):
+        metrics = [s.train_step(batch(step), 1e-12, settling=False) for s in (plain, penalised)]
+        assert float(metrics[0].penalty) == 0
+        assert (float(metrics[1].penalty) > 0) == due
+        assert float(metrics[1].discriminator) == pytest.approx(
+            float(metrics[0].discriminator), rel=1e-4
+        )
 
 
 def test_the_discriminator_alone_sees_varied_pictures(small):

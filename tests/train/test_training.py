@@ -22,6 +22,7 @@ from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     load_checkpoint,
     load_trained,
+    refuse_used,
     save_checkpoint,
 )
 from dtir_train.configuration import PRESETS
@@ -563,6 +564,18 @@ def test_missing_data_is_refused(small, tmp_path):
     configuration = small(data={"secret": (str(tmp_path / "nowhere"),)})
     with pytest.raises(DataError, match="nowhere"):
         fit(configuration, tmp_path / "run", OFTEN)
+    # What holds no run takes one.
+    refuse_used(tmp_path / "run")
+    fit(small(), tmp_path / "run", OFTEN)
+
+
+def test_the_gradient_penalty_is_logged_wherever_there_was_one(small, tmp_path):
+    penalised = small(gradient_penalty=1.0, penalty_every=2, settle_epochs=0)
+    fit(penalised, tmp_path / "run", replace(OFTEN, log_every=3))
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        logged = [row for row in csv.DictReader(file) if row["total"]]
+    assert logged
+    assert all(float(row["penalty"]) > 0 for row in logged)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -10,7 +10,7 @@ import tyro
 from dtir_sdk.bundle import default_folder
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.arithmetic import best_device
-from dtir_train.bundled_networks import load_networks
+from dtir_train.bundled_networks import is_bundle, load_networks
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
@@ -89,6 +89,14 @@ def relabel(
             f"teacher {teacher}: it reads {own.image_size}x{own.image_size} pixels, {path} draws "
             f"{sizes.image_size}x{sizes.image_size}: choose a teacher of the same picture size"
         )
+    cut = taught.configuration.data.align
+    # A bundle does not say.
+    if not is_bundle(path) and kept.configuration.data.align != cut:
+        which = ("teacher", "system") if cut else ("system", "teacher")
+        raise ConfigurationError(
+            f"{teacher} and {path}: the {which[0]} was trained on faces that were cut out, the "
+            f"{which[1]} on whole pictures: choose two of the same kind"
+        )
     networks = replace(sizes, backbone=own.backbone, recognizer_width=own.recognizer_width)
     data = Data(
         secret,
@@ -96,7 +104,7 @@ def relabel(
         secret,
         attribute=taught.configuration.data.attribute,
         labels=taught.configuration.data.labels,
-        align=align,
+        align=align and cut,
         jitter=jitter,
         limit=limit,
     )

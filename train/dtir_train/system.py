@@ -48,8 +48,9 @@ class StepMetrics:
     """What a step measured, on this process's share of the batch; detached scalars.
 
     Attributes:
-        discriminator: its loss, in steps with a gradient penalty with it; 0 while the transfer
-            generator stands still.
+        discriminator: its loss, without the gradient penalty; 0 while the transfer generator
+            stands still.
+        penalty: the gradient penalty, weighted; 0 in steps without.
         adversarial: the transfer generator's adversarial loss.
         recognition: cross-entropy of the labels.
         restoration: mean absolute difference, pictures in [-1, 1].
@@ -63,6 +64,7 @@ class StepMetrics:
     """
 
     discriminator: Tensor
+    penalty: Tensor
     adversarial: Tensor
     recognition: Tensor
     restoration: Tensor
@@ -166,10 +168,10 @@ class System:
         lesson = None if self._teacher is None else self._teacher.lesson(photos)
         with torch.set_grad_enabled(not settling):
             cartoons, features = self._transferred(photos)
-        judged = adversarial = torch.zeros((), device=photos.device)
+        judged = penalty = adversarial = torch.zeros((), device=photos.device)
         if not settling:
             targets, shown = self._shown(targets, cartoons)
-            judged = self._train_discriminator(targets, shown.detach(), penalised)
+            judged, penalty = self._train_discriminator(targets, shown.detach(), penalised)
             adversarial = self._judge_only(targets, shown)
         arrived = send(cartoons, recipe.round_to_bytes, self._jpeg_quality())
         logits = self._networks["recognizer"](arrived)
@@ -185,6 +187,7 @@ class System:
         self._update(trained)
         return StepMetrics(
             judged.detach(),
+            penalty.detach(),
             losses.adversarial.detach(),
             losses.recognition.detach(),
             losses.restoration.detach(),
@@ -361,10 +364,14 @@ class System:
         recipe = self.configuration.recipe
         if recipe.jpeg_quality is None or recipe.jpeg_quality_to is None:
             return recipe.jpeg_quality
-        draw = np.random.default_rng((self.configuration.seed, self.step))
+        # A key that neither shuffles nor variations have.
+        draw = np.random.default_rng((self.configuration.seed, self.step, 6, 1))
         return int(draw.integers(recipe.jpeg_quality, recipe.jpeg_quality_to, endpoint=True))
 
-    def _train_discriminator(self, targets: Tensor, cartoons: Tensor, penalised: bool) -> Tensor:
+    def _train_discriminator(
+        self, targets: Tensor, cartoons: Tensor, penalised: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Returns its loss, and its gradient penalty, or 0."""
         # One pass for both: InstanceNorm keeps the pictures of a batch apart.
         pictures = torch.cat([targets, cartoons])
         of_targets, of_cartoons = self._networks["discriminator"](pictures).chunk(2)
@@ -372,10 +379,9 @@ class System:
             of_targets, of_cartoons, self.configuration.recipe.adversarial_loss
         )
         self._backward(loss, ("discriminator",))
-        if penalised:
-            loss = loss + self._penalise(pictures)
+        penalty = self._penalise(pictures) if penalised else torch.zeros_like(loss)
         self._update(("discriminator",))
-        return loss
+        return loss, penalty
 
     def _penalise(self, pictures: Tensor) -> Tensor:
         """Adds the gradient penalty's gradient to the discriminator's."""

@@ -145,13 +145,13 @@ def fit(configuration: Configuration, folder: Path, execution: Execution) -> Non
     if _launches(configuration, execution):
         return
     with _joined(configuration, execution) as (fabric, world), ExitStack() as kept:
-        noted = world.together(lambda: _begin(folder, configuration, world.rank == 0, kept))
+        noted = world.together(lambda: _hold_new(folder, configuration, world.rank == 0, kept))
         if not world.agree(noted.distillation.teacher_sha256):
             raise ConfigurationError(
                 f"teacher {noted.teacher}: not every process finds the same checkpoint there: it "
                 "must be the same on every machine"
             )
-        _train(noted, folder, execution, fabric, world)
+        _train(noted, folder, execution, fabric, world, begins=True)
 
 
 def resume(folder: Path, execution: Execution) -> None:
@@ -244,7 +244,7 @@ def _hold(folder: Path, first: bool, kept: ExitStack) -> None:
         kept.enter_context(held(folder))
 
 
-def _begin(
+def _hold_new(
     folder: Path, configuration: Configuration, first: bool, kept: ExitStack
 ) -> Configuration:
     """Lets the first process make the run's folder; returns what is to be trained."""
@@ -252,8 +252,6 @@ def _begin(
         _check_folder(folder)
     configuration = with_teacher_hash(configuration)
     _hold(folder, first, kept)
-    if first:
-        write_configuration(folder, configuration)
     return configuration
 
 
@@ -268,7 +266,13 @@ def _check_folder(folder: Path) -> None:
 
 
 def _train(
-    configuration: Configuration, folder: Path, execution: Execution, fabric: Fabric, world: World
+    configuration: Configuration,
+    folder: Path,
+    execution: Execution,
+    fabric: Fabric,
+    world: World,
+    *,
+    begins: bool = False,
 ) -> None:
     pictures = _load(configuration, world, fabric.device)
     batches, held_out = pictures.batches, pictures.held_out
@@ -282,6 +286,8 @@ def _train(
         )
     schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
     first = world.rank == 0
+    # Only now: a folder without pictures to train on holds no run.
+    world.together(lambda: write_configuration(folder, configuration) if begins and first else None)
     log = MetricsFile(folder, system.step) if first else None
     with (
         stop_after_step(at_once_if_repeated=world.size == 1) as stop,
@@ -290,17 +296,22 @@ def _train(
     ):
         for line in pictures.remarks if first else ():
             bar.console.print(line)
+        penalty: dict[str, float] = {}
         ahead = fabric.device.type != "cpu"
         for made in batches.prepared(system.step, schedule.steps, ahead=ahead):
             step, batch = system.step, on_device(made, fabric)
             metrics = system.train_step(batch, schedule.rate(step), schedule.settles(step))
             losses, stopping = _over_processes(metrics, stop, fabric)
             _stop_unless_finite(losses, system.step, checkpoint)
+            # The last one since the line before: few steps have it.
+            if step_penalty := losses.pop("penalty"):
+                penalty = {"penalty": step_penalty}
             last = system.step == schedule.steps
             bar.update(task, completed=system.step)
             values: dict[str, float] = {}
             if system.step % execution.log_every == 0 or last:
-                values |= losses
+                values |= losses | penalty
+                penalty = {}
                 bar.update(task, losses=_summary(values))
             if system.step % execution.validate_every == 0 or last:
                 if held_out is not None:

@@ -16,6 +16,14 @@ def test_without_a_finder_the_whole_picture_is_stretched(shape):
     assert (crop == np.full((32, 32, 3), (0, 200, 0))).all()
 
 
+@pytest.mark.parametrize("shape", [(20, 1000), (1000, 20), (400, 400)])
+def test_what_is_made_smaller_is_averaged_along_each_side(shape):
+    """Not sampled: a fine pattern becomes grey."""
+    checkers = np.indices(shape).sum(axis=0) % 2 * 255
+    crop = square_crop(np.stack([checkers.astype(np.uint8)] * 3, axis=2), 32, None)
+    assert 100 < crop.min() <= crop.max() < 155
+
+
 def test_with_a_finder_it_is_the_sdks_own_crop(portrait):
     finder = FaceFinder()
     expected = crop_face(portrait, alignment(finder.find(portrait)[0].landmarks, 64), 64)

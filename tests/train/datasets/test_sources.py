@@ -322,6 +322,15 @@ def test_a_folder_a_person_is_split_80_to_20(tmp_path):
     assert len(source.entries) == sum(counts.values())
 
 
+@pytest.mark.parametrize("hidden", [".ipynb_checkpoints", ".thumbnails"])
+def test_copies_in_hidden_folders_are_no_pictures(tmp_path, hidden):
+    folder_a_person(tmp_path, {"Ann": 2, "Bob": 2, hidden: 2})
+    labelled, unlabelled = (open_source(tmp_path, label).entries for label in ("identity", None))
+    assert {entry.label for entry in labelled} == {"Ann", "Bob"}
+    # Without labels the picture beside the folders counts, too.
+    assert (len(labelled), len(unlabelled)) == (4, 5)
+
+
 def test_unlabelled_pictures_are_split_95_to_5(tmp_path):
     for number in range(1000):
         (tmp_path / f"{number:04}.png").touch()

@@ -171,7 +171,7 @@ def test_a_page_without_a_baseline():
 
 def test_the_page_says_how_long_the_baseline_was_trained(evaluated):
     document, output = evaluated
-    assert document["baseline"] == {"epochs": 60, "uncounted": None}
+    assert document["baseline"] == {"epochs": 60, "preset": "tiny", "uncounted": None}
     assert "trained on the photos for 60 passes." in (output / "summary.md").read_text()
 
 

@@ -96,7 +96,12 @@ def passes(system, preset=None, asked=None, *, used=False) -> Passes:
 def test_a_baseline_is_trained_as_long_as_the_run(trained_run):
     with open_system(trained_run) as system:
         assert passes(system) == Passes(system.configuration.recipe.epochs)
-        assert passes(system, "tiny").epochs == PRESETS["tiny"].recipe.epochs
+        # A preset gives the size alone.
+        own = system.configuration.recipe
+        assert passes(system, "edge") == Passes(own.epochs, "edge")
+        assert system.comparable_batch("edge") == own.batch_size
+        assert "by the recognizer of `edge`, trained on" in passes(system, "edge").note()[0]
+        assert "by the same recognizer, trained on" in passes(system).note()[0]
         assert passes(system, asked=3) == Passes(3)
         assert not Passes(0).note()
 
@@ -110,7 +115,10 @@ def test_passes_that_are_not_counted_are_told(bundle, trained_run):
         )
         assert passes(chained, asked=7).note() == Passes(7).note()
     with open_system(bundle) as system:
-        assert passes(system).epochs == PRESETS["edge"].recipe.epochs
+        for preset in (None, "tiny"):
+            recipe = PRESETS[preset or "edge"].recipe
+            assert passes(system, preset).epochs == recipe.epochs
+            assert system.comparable_batch(preset) == recipe.batch_size
         assert "A bundle does not say how many its own recognizer had" in passes(system).note()[0]
 
 

@@ -23,8 +23,10 @@ def square_crop(
         uint8 [S, S, 3], BGR; None where no face was found.
     """
     if finder is None:
-        interpolation = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_CUBIC
-        resized = cv2.resize(picture, (size, size), interpolation=interpolation)
+        # Each side by itself: what is made smaller is averaged, however wide a picture is.
+        height, width = (min(side, size) for side in picture.shape[:2])
+        reduced = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        resized = cv2.resize(reduced, (size, size), interpolation=cv2.INTER_CUBIC)
         return resized.astype(np.uint8, copy=False)
     faces = finder.find(picture)
     return crop_face(picture, alignment(faces[0].landmarks, size), size) if faces else None

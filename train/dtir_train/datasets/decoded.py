@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from dtir_train.datasets.sources import Domain, Entry, Source, open_source
 from dtir_train.distributed import ALONE, World
 
 GENERATED = "generated"
+_NUMBER = re.compile(r"-?\d{1,19}")
 _LONGEST_SIDE = 10_000
 _HINTS = {
     "validation": ": hold out more with --data.validation, or none with 0, or give more pictures",
@@ -302,7 +304,7 @@ def _label_names(data: Data, values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _natural(value: str) -> tuple[int, str]:
-    return (int(value), value) if value.isdecimal() and len(value) < 20 else (1 << 62, value)
+    return (int(value), value) if _NUMBER.fullmatch(value) else (1 << 62, value)
 
 
 def entries_of(entries: tuple[Entry, ...], data: Data, split: str) -> list[Entry]:

@@ -27,7 +27,7 @@ from dtir_train.datasets.shards import Shards, missing_shards, read_shards, writ
 from dtir_train.datasets.sources import Entry, Source
 from dtir_train.distributed import World
 
-_DECODER_VERSION = 2
+_DECODER_VERSION = 3
 _MOST_NAMED = 10
 
 
@@ -78,7 +78,10 @@ def decode(
         world.together(lambda: decode_share(world.local_rank, world.local_size))
     pictures, kept = world.together(lambda: read_shards(folder, len(entries), size))
     if pictures is None:
-        raise DataError(f"{source.path}: no face found in any picture: switch `align` off")
+        raise DataError(
+            f"{source.path}: no face found in any picture: for pictures that are not faces "
+            "there is --no-align (--data.no-align of `dtir-train fit`)"
+        )
     return pictures, kept
 
 

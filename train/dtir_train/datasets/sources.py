@@ -272,7 +272,9 @@ def _celeba_labels(path: Path, attribute: str) -> dict[str, str]:
 
 
 def _folder_a_class(path: Path) -> list[Entry]:
-    classes = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    folders = (each for each in path.iterdir() if each.is_dir())
+    # Notebooks and file managers keep copies of pictures in hidden ones.
+    classes = sorted(folder for folder in folders if not folder.name.startswith("."))
     if not classes:
         raise DataError(
             f"{path}: no labels.csv, no img_align_celeba/ and no folder a class: "
@@ -300,7 +302,8 @@ def _files_below(path: Path) -> Iterator[str]:
 
     for folder, folders, files in os.walk(path, onerror=refuse, followlinks=True):
         read.add(os.path.realpath(folder))
-        folders[:] = [one for one in folders if os.path.realpath(Path(folder) / one) not in read]
+        shown = (one for one in folders if not one.startswith("."))
+        folders[:] = [one for one in shown if os.path.realpath(Path(folder) / one) not in read]
         for file in files:
             yield (Path(folder) / file).relative_to(path).as_posix()
 

@@ -11,7 +11,7 @@ from dtir_train.checkpoint import load_recognizer
 from dtir_train.classifier import batches_of, train_classifier
 from dtir_train.configuration import Data, Networks, PresetName, check_passes
 from dtir_train.datasets import Pictures
-from dtir_train.evaluation.systems import TrainedSystem
+from dtir_train.evaluation.systems import DEFAULT_PRESET, TrainedSystem
 from dtir_train.networks import Recognizer
 
 
@@ -21,11 +21,13 @@ class Passes:
 
     Attributes:
         epochs: passes over the photos; 0 leaves it out.
+        preset: whose size that recognizer has; None is the system's own.
         uncounted: why the system's own recognizer may have had more of them; None where it had as
             many, or where the number was asked for.
     """
 
     epochs: float
+    preset: PresetName | None = None
     uncounted: str | None = None
 
     @classmethod
@@ -44,23 +46,25 @@ class Passes:
             ConfigurationError: where no such number can be asked for, or the preset gives the
                 sizes of nothing.
         """
+        sized = preset or (None if system.configuration else DEFAULT_PRESET)
         if asked is None:
-            return cls(system.comparable_epochs(preset), _uncounted(system))
+            return cls(system.comparable_epochs(preset), sized, _uncounted(system))
         check_passes("baseline_epochs", asked, none=True)
         if asked == 0 and preset is not None and not used:
             raise ConfigurationError(
                 f"preset {preset} is for networks that are trained to compare, and baseline_epochs "
                 "0 trains none: leave one of the two out"
             )
-        return cls(asked)
+        return cls(asked, sized if asked else None)
 
     def note(self) -> list[str]:
         """Says in lines of Markdown, the last one empty, what the photos were read by."""
         if self.epochs == 0:
             return []
-        text = (
-            f"From photo: by the same recognizer, trained on the photos for {self.epochs:g} passes."
-        )
+        which = "the same recognizer"
+        if self.preset is not None:
+            which = f"the recognizer of `{self.preset}`"
+        text = f"From photo: by {which}, trained on the photos for {self.epochs:g} passes."
         if self.uncounted is not None:
             text += f" {self.uncounted}: `--baseline-epochs` can name another number."
         return [text, ""]

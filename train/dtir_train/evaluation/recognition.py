@@ -24,7 +24,7 @@ class Recognition:
         not_found: pictures in which the SDK found no face; `accuracy` counts them as wrong.
         accuracy: share of labels read right from the cartoons, in [0, 1].
         balanced_accuracy: mean of the classes' own accuracies, over the faces found.
-        majority: share of the most frequent class, what guessing would reach.
+        majority: what guessing the most frequent class would reach where there is a face.
         photo_accuracy: `accuracy` of the same recognizer trained and tested on the photos; None
             where it was not asked for.
         photo_balanced_accuracy: `balanced_accuracy` of that one.
@@ -85,7 +85,7 @@ def compare_readings(
         not_found=len(crops.left_out),
         accuracy=float((from_cartoons == truth).sum() / total),
         balanced_accuracy=balanced_accuracy(from_cartoons, truth),
-        majority=majority(truth),
+        majority=majority(truth) * len(truth) / total,
         photo_accuracy=None if from_photos is None else float((from_photos == truth).sum() / total),
         photo_balanced_accuracy=(
             None if from_photos is None else balanced_accuracy(from_photos, truth)

@@ -23,6 +23,9 @@ from dtir_train.evaluation.arrays import as_bgr, as_tensor
 _BATCH = 16
 _Kind = TypeVar("_Kind", bound=np.generic)
 
+# A bundle does not hold its sizes.
+DEFAULT_PRESET: PresetName = "edge"
+
 
 @dataclass(frozen=True)
 class TrainedSystem:
@@ -56,24 +59,23 @@ class TrainedSystem:
         Args:
             preset: whose sizes to take; None takes the run's own, and for a bundle those of `edge`.
         """
-        return replace(self._compared(preset).networks, image_size=self.image_size)
+        sized = self._trained_as(preset) if preset is None else PRESETS[preset]
+        return replace(sized.networks, image_size=self.image_size)
 
     def comparable_epochs(self, preset: PresetName | None) -> float:
         """Passes over the photos for networks that are trained to be compared with this system's.
 
         Args:
-            preset: as for `comparable`.
+            preset: whose recipe to take for a bundle; a run has its own.
         """
-        return self._compared(preset).recipe.epochs
+        return self._trained_as(preset).recipe.epochs
 
     def comparable_batch(self, preset: PresetName | None) -> int:
         """Pictures a step in training such networks; arguments as for `comparable_epochs`."""
-        return self._compared(preset).recipe.batch_size
+        return self._trained_as(preset).recipe.batch_size
 
-    def _compared(self, preset: PresetName | None) -> Configuration:
-        if preset is None and self.configuration is not None:
-            return self.configuration
-        return PRESETS[preset or "edge"]
+    def _trained_as(self, preset: PresetName | None) -> Configuration:
+        return self.configuration or PRESETS[preset or DEFAULT_PRESET]
 
 
 @contextmanager

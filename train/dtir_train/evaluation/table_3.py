@@ -38,6 +38,8 @@ PAPER: Mapping[str, tuple[float, float]] = MappingProxyType(
 
 # In pixels; beyond it no face is left.
 _MOST_BLUR = 5.0
+# Draws of a source that varying the photos has not got.
+_BLURRED = 4
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def to_markdown(result: Table3) -> list[str]:
 def _blurred_batches(batch: Batch, largest: float, seed: int) -> Batch:
     def blurred_batch(step: int) -> tuple[Tensor, Tensor]:
         photos, labels = batch(step)
-        draws = Draws((seed, step, place) for place in range(len(photos)))
+        draws = Draws((seed, step, _BLURRED, place) for place in range(len(photos)))
         return blurred(photos, largest, draws), labels
 
     return blurred_batch
