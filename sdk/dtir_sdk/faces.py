@@ -8,17 +8,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dtir_sdk.errors import PictureError
+from dtir_sdk.checks import is_whole
+from dtir_sdk.errors import ConfigurationError, EngineError, PictureError
+from dtir_sdk.files import reason
+from dtir_sdk.pictures import check_picture
 from dtir_sdk.yunet import YuNet
 
 try:
     import dtir_ext
-except ModuleNotFoundError:
+except ImportError as error:
+    if error.name != "dtir_ext":
+        raise EngineError(
+            f"dtir_ext is installed and cannot be loaded ({reason(error)}): install it again for "
+            "this Python, or remove it with `pip uninstall dtir-ext`"
+        ) from error
     _EXTENDED = False
 else:
     _EXTENDED = True
@@ -34,6 +43,9 @@ TEMPLATE: NDArray[np.float32] = np.array(
     [[0.3724, 0.4766], [0.6238, 0.4762], [0.5004, 0.6283], [0.3940, 0.7248], [0.6039, 0.7245]],
     dtype=np.float32,
 )
+
+# The detector finds nothing in less, in pixels.
+_SHORTEST_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -60,14 +72,14 @@ class FaceFinder:
     Args:
         confidence: least score of a face, in [0, 1].
         longest_side: frames whose longer side exceeds this many pixels are reduced to it for
-            the search only. Larger finds smaller faces and takes longer.
+            the search only. Larger finds smaller faces and takes longer; 16 or more.
         at_once: how many threads of yours may search at a time; more wait.
         threads: CPU threads of a search; None takes all cores for one at a time, and one core for
             each of several.
 
     Raises:
         BundleError: the detector's file is missing.
-        ConfigurationError: `threads` is no whole number of 1 or more.
+        ConfigurationError: an argument is out of range.
         EngineError: OpenVINO cannot load the detector.
     """
 
@@ -78,10 +90,15 @@ class FaceFinder:
         at_once: int = 1,
         threads: int | None = None,
     ) -> None:
+        if not (is_whole(longest_side) and longest_side >= _SHORTEST_SIDE):
+            raise ConfigurationError(
+                f"longest_side must be a whole number of {_SHORTEST_SIDE} or more, not "
+                f"{longest_side!r}"
+            )
         self._detector = YuNet(confidence, at_once, threads)
         self._longest_side = longest_side
 
-    def find(self, frame: Frame) -> tuple[FoundFace, ...]:
+    def find(self, frame: NDArray[Any]) -> tuple[FoundFace, ...]:
         """Finds the faces of a frame, the largest first.
 
         Args:
@@ -89,18 +106,23 @@ class FaceFinder:
 
         Returns:
             The faces whose box overlaps the frame; empty where there is none.
+
+        Raises:
+            PictureError: the frame has another type or shape.
+            EngineError: it was made before this process was forked.
         """
-        height, width = frame.shape[:2]
+        picture = check_picture(frame)
+        height, width = picture.shape[:2]
         scale = min(1.0, self._longest_side / max(height, width))
         if scale < 1.0:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(
                 np.uint8, copy=False
             )
-        if min(frame.shape[:2]) < 16:
+        if min(picture.shape[:2]) < _SHORTEST_SIDE:
             return ()
         found = []
-        for row in self._detector.detect(frame):
+        for row in self._detector.detect(picture):
             left, top, right, bottom = (
                 max(0, round(float(row[0] / scale))),
                 max(0, round(float(row[1] / scale))),
@@ -135,7 +157,7 @@ def alignment(landmarks: NDArray[np.float32], size: int) -> NDArray[np.float64]:
     return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
 
 
-def crop_face(frame: Frame, transform: NDArray[np.float64], size: int) -> Frame:
+def crop_face(frame: NDArray[Any], transform: NDArray[np.float64], size: int) -> Frame:
     """Cuts the aligned square out of a frame; what lies beyond the frame repeats its edge.
 
     Args:
@@ -147,13 +169,17 @@ def crop_face(frame: Frame, transform: NDArray[np.float64], size: int) -> Frame:
         uint8 [size, size, 3], the caller's own.
 
     Raises:
-        PictureError: the transform cannot be inverted, as where all landmarks coincide.
+        PictureError: the frame has another type or shape, or the transform cannot be inverted, as
+            where all landmarks coincide.
+        ConfigurationError: `size` is no whole number of 1 or more.
     """
+    picture = check_picture(frame)
     _check_transform(transform)
+    if not (is_whole(size) and size >= 1):
+        raise ConfigurationError(f"size must be a whole number of 1 or more, not {size!r}")
     if not _EXTENDED:
-        return crop_face_with_opencv(frame, transform, size)
-    packed = _with_packed_rows(frame)
-    crop: Frame = dtir_ext.crop_faces(packed, transform[np.newaxis], size)[0]
+        return crop_face_with_opencv(picture, transform, size)
+    crop: Frame = dtir_ext.crop_faces(picture, transform[np.newaxis], size)[0]
     return crop
 
 

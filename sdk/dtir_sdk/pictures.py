@@ -70,13 +70,25 @@ def check_picture(array: object, name: str = "frame") -> Picture:
     """
     checked = _check_bytes(array, name)
     if checked.ndim != 3 or checked.shape[2] != 3:
-        raise PictureError(f"{name} must have the shape [H, W, 3], and has {list(checked.shape)}")
+        raise PictureError(
+            f"{name} must have the shape [H, W, 3], and has {list(checked.shape)}"
+            f"{_remedy(checked.shape)}"
+        )
     if min(checked.shape[:2]) < 1 or max(checked.shape[:2]) > LONGEST_SIDE:
         raise PictureError(
             f"{name} must be 1 to {LONGEST_SIDE} pixels high and wide, and is "
             f"{checked.shape[1]}x{checked.shape[0]}"
         )
     return np.ascontiguousarray(checked)
+
+
+def _remedy(shape: tuple[int, ...]) -> str:
+    """What to do about a picture of so many channels; empty where that is not known."""
+    channels = {2: (1,), 3: shape[2:]}.get(len(shape))
+    conversions = {(1,): "COLOR_GRAY2BGR", (4,): "COLOR_BGRA2BGR"}
+    if channels not in conversions:
+        return ""
+    return f": convert it with cv2.cvtColor(frame, cv2.{conversions[channels]})"
 
 
 def check_crops(array: object, size: int) -> Picture:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtir_sdk.errors import PictureError
+from dtir_sdk.errors import ConfigurationError, PictureError
 from dtir_sdk.faces import (
     CROPPED_BY,
     TEMPLATE,
@@ -128,6 +129,25 @@ def test_without_dtir_ext_opencv_does_it():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_a_dtir_ext_that_cannot_be_loaded_is_told(tmp_path):
+    """As one that was built for another Python."""
+    (tmp_path / "dtir_ext").mkdir()
+    (tmp_path / "dtir_ext/__init__.py").write_text("from dtir_ext._native import crop_faces")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from dtir_sdk import EngineError\n"
+        "try:\n"
+        "    from dtir_sdk import Pipeline\n"
+        "except EngineError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
+    assert re.fullmatch(
+        rb"dtir_ext is installed and cannot be loaded \(.*_native'\): install it again .*\n",
+        done.stdout,
+    )
+
+
 def test_frames_of_any_layout(portrait):
     transform = alignment(placed(0.2, 2.5, 10, 10, 64), 64)
     for view in (portrait[..., ::-1], portrait[::-1], portrait[5:200, 7:300], portrait[:, ::2]):
@@ -174,3 +194,35 @@ def test_finds_the_face_at_another_size(portrait):
 @pytest.mark.parametrize("shape", [(1, 1, 3), (8, 600, 3), (96, 128, 3), (15, 15, 3)])
 def test_nothing_to_find(shape):
     assert FaceFinder().find(np.full(shape, 77, np.uint8)) == ()
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((40, 40), np.uint8), np.zeros((40, 40, 3)), None, np.zeros((9, 9, 4), "u1")]
+)
+def test_what_is_no_frame(frame):
+    with pytest.raises(PictureError, match="frame must"):
+        FaceFinder().find(frame)
+    with pytest.raises(PictureError, match="frame must"):
+        crop_face(frame, np.eye(3)[:2], 8)
+
+
+@pytest.mark.parametrize("size", [0, -1, 8.0, "8"])
+def test_a_crop_of_no_size(size):
+    with pytest.raises(ConfigurationError, match="size must be a whole number of 1 or more"):
+        crop_face(np.zeros((20, 20, 3), np.uint8), np.eye(3)[:2], size)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"at_once": 0},
+        {"at_once": 1.5},
+        {"confidence": 5},
+        {"confidence": "0.6"},
+        {"longest_side": 0},
+        {"longest_side": None},
+    ],
+)
+def test_wrong_options(options):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(options))} must be"):
+        FaceFinder(**options)
