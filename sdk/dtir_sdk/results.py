@@ -50,7 +50,8 @@ class Face:
     """A face that was found, as its cartoon and what was read from it.
 
     Attributes:
-        box: x, y, width, height in pixels of the frame.
+        box: x, y, width, height in pixels, clipped to the frame and never empty: of a face that has
+            left the frame and is still covered, the pixel at the edge nearest to it.
         label: the likeliest label.
         confidence: its probability, in [0, 1].
         probabilities: every label's probability.
@@ -140,7 +141,7 @@ class Result:
 
     def to_json(self) -> str:
         """Returns everything but the pictures as one line of JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def plot(self) -> Picture:
         """Draws a box with label and confidence around every face.

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.cascade import Cascade
+from dtir_sdk.checks import is_number, is_whole
 from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import FaceFinder, FoundFace, alignment, crop_face
@@ -39,17 +40,21 @@ class Following:
         hold: seconds for which a face that is no longer found stays covered.
 
     Raises:
-        ConfigurationError: a value is out of range.
+        ConfigurationError: a value is out of range, or `detect_every` no whole number.
     """
 
     detect_every: int = 1
     hold: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.detect_every < 1:
-            raise ConfigurationError(f"detect_every must be 1 or more, not {self.detect_every}")
-        if not 0 <= self.hold < math.inf:
-            raise ConfigurationError(f"hold must be a number of seconds, not {self.hold}")
+        if not (is_whole(self.detect_every) and self.detect_every >= 1):
+            raise ConfigurationError(
+                f"detect_every must be a whole number of 1 or more, not {self.detect_every!r}"
+            )
+        if not (is_number(self.hold) and self.hold >= 0):
+            raise ConfigurationError(
+                f"hold must be a number of seconds, 0 or more, not {self.hold!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class VideoSession:
         self._shape: tuple[int, ...] | None = None
         self._covered: tuple[int, ...] | None = None
 
-    def __call__(self, frame: Picture, seconds: float) -> Result:
+    def __call__(self, frame: NDArray[Any], seconds: SupportsFloat) -> Result:
         """Takes the next frame.
 
         Args:
@@ -135,14 +140,16 @@ class VideoSession:
 
         Raises:
             PictureError: the frame has another type or shape.
-            ConfigurationError: the time goes back.
+            ConfigurationError: the time goes back, or is no finite number.
             EngineError: the engine failed or the pipeline is closed.
         """
         captured = perf_counter()
+        if not is_number(seconds):
+            raise ConfigurationError(f"seconds must be a finite number, not {seconds!r}")
         picture = check_picture(frame)
         if self.color == "rgb":
             picture = swap_colors(picture)
-        stamp = FrameStamp(self._number, seconds, captured)
+        stamp = FrameStamp(self._number, float(seconds), captured)
         self._number += 1
         return self.cover(self.look(picture, stamp))
 
@@ -207,7 +214,8 @@ class VideoSession:
         self._people = people
         image = self._compose(look.picture, tracked, transforms, len(wanted))
         shown = [face for face in wanted if face.track in people]
-        faces = tuple(people[face.track].face(face, self.color) for face in shown)
+        shape = look.picture.shape
+        faces = tuple(people[face.track].face(face, self.color, shape) for face in shown)
         if self.color == "rgb":
             image = swap_colors(image)
         end = perf_counter()
@@ -256,16 +264,24 @@ class _Person:
         }
         return _Person(self.cartoon, mixed)
 
-    def face(self, face: TrackedFace, color: Color) -> Face:
+    def face(self, face: TrackedFace, color: Color, shape: tuple[int, ...]) -> Face:
         label, confidence = max(self.probabilities.items(), key=lambda pair: pair[1])
         cartoon = swap_colors(self.cartoon) if color == "rgb" else self.cartoon.copy()
         return Face(
-            face.box,
+            _within(face.box, shape),
             label,
             confidence,
-            self.probabilities,
+            dict(self.probabilities),
             cartoon,
             face.landmarks,
             face.track,
             face.seen,
         )
+
+
+def _within(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The part of a box that lies in the frame; the pixel nearest to it where none does."""
+    x, y, width, height = box
+    left, top = min(max(x, 0), shape[1] - 1), min(max(y, 0), shape[0] - 1)
+    right, bottom = max(min(x + width, shape[1]), left + 1), max(min(y + height, shape[0]), top + 1)
+    return left, top, right - left, bottom - top

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dtir_sdk.checks import is_number
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import FoundFace
 
@@ -35,7 +36,7 @@ class TrackedFace:
 
     Attributes:
         track: number of the person, from 1, never given to another.
-        box: x, y, width, height in pixels of the frame.
+        box: x, y, width, height in pixels of the frame, beyond which it may reach.
         landmarks: float32 [5, 2], x and y in pixels, smoothed.
         seen: whether the detector found it when it last looked.
         unseen: seconds since it was last found; 0 where it is `seen`.
@@ -76,8 +77,8 @@ class Tracker:
     """
 
     def __init__(self, confidence: float = 0.6, hold: float = 1.0) -> None:
-        if not 0 <= hold < math.inf:
-            raise ConfigurationError(f"hold must be a number of seconds, 0 or more, not {hold}")
+        if not (is_number(hold) and hold >= 0):
+            raise ConfigurationError(f"hold must be a number of seconds, 0 or more, not {hold!r}")
         self._confidence = confidence
         self._hold = hold
         self._tracks: list[_Track] = []

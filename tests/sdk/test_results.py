@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 
 from dtir_sdk.errors import OutputError
 from dtir_sdk.pictures import read_picture
-from dtir_sdk.results import Face, Result, Timings
+from dtir_sdk.results import Face, FrameStamp, Result, Timings
 
 
 @pytest.fixture(params=["bgr", "rgb"])
@@ -46,6 +46,12 @@ def test_json(result):
     assert document["faces"][0]["box"] == [40, 30, 50, 60]
     assert document["faces"][0]["probabilities"] == {"männlich": 0.75, "weiblich": 0.25}
     assert document["timings_ms"]["total"] == 10.0
+
+
+def test_what_is_no_json_is_not_written(result):
+    stamp = FrameStamp(0, float("inf"), 0.0)
+    with pytest.raises(ValueError, match="JSON"):
+        replace(result, stamp=stamp).to_json()
 
 
 def test_plot_draws_on_a_copy(result):

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
@@ -198,12 +201,53 @@ def test_results_are_the_callers_own(pipeline, small):
     assert np.array_equal(held.faces[0].cartoon, cartoon)
 
 
-@pytest.mark.parametrize("seconds", [0.5, float("nan")])
-def test_time_does_not_go_back(pipeline, small, seconds):
+def test_a_probability_that_is_taken_away_is_the_callers(pipeline, small):
+    session = pipeline.video()
+    session(small, 0.0).faces[0].probabilities.clear()
+    assert session(small, 0.1).faces[0].probabilities
+
+
+def test_time_does_not_go_back(pipeline, small):
     session = pipeline.video()
     session(small, 1.0)
     with pytest.raises(ConfigurationError, match="in the order of their time"):
+        session(small, 0.5)
+
+
+@pytest.mark.parametrize(
+    "seconds", [float("nan"), float("inf"), -float("inf"), None, "0", np.float32("nan")]
+)
+def test_a_time_that_is_none(pipeline, small, seconds):
+    session = pipeline.video()
+    with pytest.raises(ConfigurationError, match="seconds must be a finite number, not"):
         session(small, seconds)
+    assert session(small, 0.0).stamp.number == 0
+
+
+def test_times_of_other_types(pipeline, small):
+    """PyAV's are fractions, and NumPy's no JSON."""
+    session = pipeline.video()
+    for seconds in (Fraction(1, 3), np.float32(0.5), np.int64(1)):
+        document = json.loads(session(small, seconds).to_json())
+        assert document["seconds"] == pytest.approx(float(seconds), abs=1e-6)
+
+
+@pytest.mark.parametrize("step", [(-30, 0), (30, 0), (0, 30)])
+def test_the_box_of_a_face_that_leaves_the_frame_lies_in_it(pipeline, small, step):
+    """So that what is cut out by it is never empty, nor from another place."""
+    session = pipeline.video()
+    height, width = small.shape[:2]
+    held = []
+    for number in range(16):
+        move = np.array([[1, 0, number * step[0]], [0, 1, number * step[1]]], np.float32)
+        frame = cv2.warpAffine(small, move, (width, height), borderValue=(60, 60, 60))
+        for face in session(frame, number / RATE).faces:
+            left, top, across, down = face.box
+            assert 0 <= left < left + across <= width
+            assert 0 <= top < top + down <= height
+            held.append(face)
+    assert not held[-1].seen
+    assert min(held[-1].box[2:]) == 1
 
 
 def test_bad_frames(pipeline):
@@ -223,8 +267,12 @@ def test_a_closed_pipeline(bundle, small, blank):
     ("settings", "name"),
     [
         ({"detect_every": 0}, "detect_every"),
+        ({"detect_every": 1.5}, "detect_every"),
+        ({"detect_every": "2"}, "detect_every"),
+        ({"detect_every": None}, "detect_every"),
         ({"hold": -1.0}, "hold"),
         ({"hold": float("nan")}, "hold"),
+        ({"hold": "1"}, "hold"),
     ],
 )
 def test_bad_settings(settings, name):
