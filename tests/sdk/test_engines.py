@@ -144,12 +144,16 @@ def test_smallest_model_runs():
     [
         ("tensorflow", "auto", "no engine is called 'tensorflow'"),
         ("auto", "tpu", "no device is called 'tpu'"),
-        ("openvino", "cuda", "openvino does not run on cuda"),
     ],
 )
 def test_unknown_names(engine, device, words):
-    with pytest.raises(EngineError, match=words):
+    with pytest.raises(ConfigurationError, match=words):
         choose(engine, device)
+
+
+def test_known_and_not_to_be_had():
+    with pytest.raises(EngineError, match="openvino does not run on cuda"):
+        choose("openvino", "cuda")
 
 
 def test_problems():

@@ -83,7 +83,8 @@ def choose(engine: str = "auto", device: str = "auto") -> Choice:
         The choice, with its reason.
 
     Raises:
-        EngineError: the name is unknown, or what was asked for cannot be had.
+        ConfigurationError: a name is unknown.
+        EngineError: what was asked for cannot be had.
 
     Examples:
         >>> choose("openvino", "cuda")
@@ -92,9 +93,11 @@ def choose(engine: str = "auto", device: str = "auto") -> Choice:
         dtir_sdk.errors.EngineError: openvino does not run on cuda: it runs on cpu
     """
     if engine not in ("auto", *_ENGINES):
-        raise EngineError(f"no engine is called {engine!r}: there are {_listed(_ENGINES)}, or auto")
+        raise ConfigurationError(
+            f"no engine is called {engine!r}: there are {_listed(_ENGINES)}, or auto"
+        )
     if device not in ("auto", *get_args(Device)):
-        raise EngineError(f"no device is called {device!r}: there are cpu, cuda, or auto")
+        raise ConfigurationError(f"no device is called {device!r}: there are cpu, cuda, or auto")
     candidates = [pair for pair in _ORDER if engine in ("auto", pair[0])]
     devices = [at for _, at in candidates]
     candidates = [pair for pair in candidates if device in ("auto", pair[1])]
