@@ -23,7 +23,7 @@ def dtir(folder: Path) -> Run:
 
     transfer = Transfer(folder / "bundle", device="cpu", color="rgb")
     recognizer = Recognizer(folder / "bundle", device="cpu", color="rgb")
-    return lambda face: recognizer(transfer(face))
+    return lambda face: recognizer.batch(transfer(face))
 
 
 def openvino(folder: Path) -> Run:

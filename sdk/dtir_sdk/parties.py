@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from dtir_sdk.batches import largest_batch
 from dtir_sdk.bundle import Bundle, ModelName
 from dtir_sdk.closing import Closing
 from dtir_sdk.engines import Array, EngineInfo, choose, load
-from dtir_sdk.errors import EngineError
+from dtir_sdk.errors import EngineError, PictureError
 from dtir_sdk.graphs import bundle_graph, suited
 from dtir_sdk.pictures import Color, Picture, check_color, check_crops
 
@@ -35,7 +35,7 @@ class Recognition:
 
     label: str
     confidence: float
-    probabilities: dict[str, float] = field(repr=False)
+    probabilities: dict[str, float] = field(repr=False, hash=False)
 
     @classmethod
     def of(cls, row: NDArray[np.float32], labels: Sequence[str]) -> Self:
@@ -92,6 +92,11 @@ class _Party(Closing):
         """Frees the engine; may be called again. Calls after it raise `EngineError`."""
         self._engine.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise EngineError(
+            f"a {type(self).__name__} cannot be pickled or copied: make one in each process"
+        )
+
     def _run(self, crops: Picture) -> Array:
         """Runs checked crops uint8 [N, S, S, 3], N of 1 or more."""
         if len(crops) <= self._largest:
@@ -121,7 +126,7 @@ class _Party(Closing):
 class _PictureParty(_Party):
     """A party that gives pictures for pictures."""
 
-    def __call__(self, pictures: Picture) -> Picture:
+    def __call__(self, pictures: NDArray[Any]) -> Picture:
         crops = check_crops(pictures, self.bundle.manifest.image_size)
         if len(crops) == 0:
             self._check_open()
@@ -161,7 +166,7 @@ class Transfer(_PictureParty):
 
     _model = "transfer"
 
-    def __call__(self, pictures: Picture) -> Picture:
+    def __call__(self, pictures: NDArray[Any]) -> Picture:
         """Turns crops into cartoons.
 
         Args:
@@ -188,7 +193,7 @@ class Restorer(_PictureParty):
 
     _model = "restorer"
 
-    def __call__(self, pictures: Picture) -> Picture:
+    def __call__(self, pictures: NDArray[Any]) -> Picture:
         """Turns cartoons into photos.
 
         Args:
@@ -221,27 +226,25 @@ class Recognizer(_Party):
 
     _model = "recognizer"
 
-    def __call__(self, pictures: Picture) -> Recognition | tuple[Recognition, ...]:
-        """Reads the attribute.
+    def __call__(self, picture: NDArray[Any]) -> Recognition:
+        """Reads the attribute from one cartoon.
 
         Args:
-            pictures: uint8 [S, S, 3], one cartoon, or [N, S, S, 3].
-
-        Returns:
-            One recognition for one cartoon, a tuple of N for a batch.
+            picture: uint8 [S, S, 3].
 
         Raises:
             PictureError: the array has another type or shape.
             EngineError: the engine failed, is closed, or gave no finite probabilities.
         """
-        recognitions = self.batch(pictures)
-        return recognitions[0] if pictures.ndim == 3 else recognitions
+        if np.ndim(picture) == 4:
+            raise PictureError("a recognizer is called with one cartoon: give several to batch()")
+        return self.batch(picture)[0]
 
-    def batch(self, pictures: Picture) -> tuple[Recognition, ...]:
-        """Reads the attribute, and gives a tuple also for one cartoon.
+    def batch(self, pictures: NDArray[Any]) -> tuple[Recognition, ...]:
+        """Reads the attribute from several cartoons.
 
         Args:
-            pictures: as for a call.
+            pictures: uint8 [N, S, S, 3], or [S, S, 3] for one.
 
         Returns:
             N recognitions.
@@ -253,11 +256,11 @@ class Recognizer(_Party):
         labels = self.bundle.manifest.labels
         return tuple(Recognition.of(row, labels) for row in self.probabilities(pictures))
 
-    def probabilities(self, pictures: Picture) -> NDArray[np.float32]:
+    def probabilities(self, pictures: NDArray[Any]) -> NDArray[np.float32]:
         """Returns the bare probabilities, float32 [N, K], labels in the manifest's order.
 
         Args:
-            pictures: as for a call.
+            pictures: as for `batch`.
 
         Raises:
             PictureError: as for a call.

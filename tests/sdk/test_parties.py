@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,10 +64,10 @@ def test_recognizer_reads_rgb_graphs_from_bgr(bundle, engine):
     with Recognizer(bundle, **engine) as recognizer:
         assert recognizer(colored(RED)).label == "female"
         assert recognizer(colored(BLUE)).label == "male"
-        several = recognizer(np.stack([colored(RED), colored(BLUE)]))
+        several = recognizer.batch(np.stack([colored(RED), colored(BLUE)]))
         assert [found.label for found in several] == ["female", "male"]
         assert recognizer.batch(colored(RED)) == (recognizer(colored(RED)),)
-        assert recognizer(np.zeros((0, 32, 32, 3), np.uint8)) == ()
+        assert recognizer.batch(np.zeros((0, 32, 32, 3), np.uint8)) == ()
     with Recognizer(bundle, color="rgb", **engine) as recognizer:
         assert recognizer(colored(RED)).label == "male"
 
@@ -76,6 +79,17 @@ def test_recognition(bundle):
     assert set(found.probabilities) == {"female", "male"}
     assert found.confidence == max(found.probabilities.values())
     assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-2)
+    assert len({found, replace(found), replace(found, label="male")}) == 2
+
+
+def test_one_recognition_is_of_one_cartoon(bundle, batch):
+    with Recognizer(bundle) as recognizer, pytest.raises(PictureError, match=r"several to batch\("):
+        recognizer(batch)
+
+
+def test_one_in_each_process(bundle):
+    with Transfer(bundle) as transfer, pytest.raises(EngineError, match="in each process"):
+        pickle.dumps(transfer)
 
 
 @pytest.mark.parametrize(
