@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
+import logging
 import math
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ import numpy as np
 from dtir_sdk.capture import Captured, Source
 from dtir_sdk.closing import Closing
 from dtir_sdk.drawing import neutral_card
+from dtir_sdk.engines.base import check_not_forked
+from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_sdk.handoff import Closed, Handoff
 from dtir_sdk.results import Result, Timings
 from dtir_sdk.session import Look, VideoSession
@@ -25,6 +29,8 @@ from dtir_sdk.session import Look, VideoSession
 _GRACE = 1.0
 # Latencies of this many frames are kept to tell the percentiles by.
 _REMEMBERED = 10_000
+
+_log = logging.getLogger("dtir_sdk")
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Stream(Closing):
     after the results from before it.
 
     For one taking thread, which iterates or calls `run`; `pause`, `resume` and `close` may be
-    called from any.
+    called from any. It is closed, too, when nobody holds it any more.
 
     Args:
         session: fresh, for this stream alone.
@@ -70,29 +76,17 @@ class Stream(Closing):
 
     def __init__(self, session: VideoSession, source: Source) -> None:
         self.source = source
-        self._session = session
-        self._looks: Handoff[Look | Result] = Handoff(newest=False)
-        self._results: Handoff[Result] = Handoff(newest=source.live)
-        self._shutter = threading.Condition()
-        self._paused = self._closed = False
+        self._work = _Work(session, source)
         # Of the last call of `run`'s callback, and in which thread that is.
         self._call_ended = threading.Event()
         self._call_ended.set()
         self._caller: threading.Thread | None = None
-        self._moved = self._looked_after = -math.inf
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
         self._frames = 0
         self._first = self._last = 0.0
-        # Held while the detector runs.
-        self._looking = threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._look, name="dtir-look", daemon=True),
-            threading.Thread(target=self._cover, name="dtir-cover", daemon=True),
-        ]
-        # Threads that Python kills at its end, in the middle of an engine's C++, bring it down.
-        atexit.register(self.close)
-        for thread in self._threads:
-            thread.start()
+        # At Python's end, too: threads that it kills in the middle of C++ bring it down.
+        self._closes = weakref.finalize(self, self._work.close_from_anywhere)
+        self._work.start()
 
     def __iter__(self) -> Iterator[Result]:
         return self
@@ -102,10 +96,11 @@ class Stream(Closing):
 
         Raises:
             StopIteration: the source has ended, or the stream was closed.
-            DtirError: the source or an engine failed.
+            DtirError: the source or an engine failed, or this process was forked after the stream
+                was made.
         """
         while (result := self._take()) is not None:
-            if self._may_show(result):
+            if self._work.may_show(result):
                 self._count(result)
                 return result
         raise StopIteration
@@ -123,8 +118,8 @@ class Stream(Closing):
         self._caller = threading.current_thread()
         while (result := self._take()) is not None:
             # Who shuts the shutter after this check waits for the end of the call.
-            with self._shutter:
-                if not self._may_show(result):
+            with self._work.shutter:
+                if not self._work.may_show(result):
                     continue
                 self._call_ended = ended = threading.Event()
             self._count(result)
@@ -141,8 +136,12 @@ class Stream(Closing):
 
         Returns:
             Whether there is one; a frame that the shutter holds back counts too.
+
+        Raises:
+            EngineError: this process was forked after the stream was made.
         """
-        return self._results.wait(timeout)
+        check_not_forked(self._work.process)
+        return self._work.results.wait(timeout)
 
     def pause(self, timeout: float = 1.0) -> bool:
         """Shuts the privacy shutter: what is taken after this returns is no picture from before.
@@ -157,15 +156,24 @@ class Stream(Closing):
         Returns:
             Whether none is under way any more. One that pauses its own run is not waited for, and
             one that takes longer, as where it waits for the thread that pauses, is left to end.
+
+        Raises:
+            EngineError: this process was forked after the stream was made.
         """
-        with self._shutter:
-            self._move_shutter(paused=True)
+        check_not_forked(self._work.process)
+        with self._work.shutter:
+            self._work.move_shutter(paused=True)
             ended = self._call_ended
         return ended.wait(0.0 if threading.current_thread() is self._caller else timeout)
 
     def resume(self) -> None:
-        """Opens the shutter; of a live source only what is captured from now on is given."""
-        self._move_shutter(paused=False)
+        """Opens the shutter; of a live source only what is captured from now on is given.
+
+        Raises:
+            EngineError: this process was forked after the stream was made.
+        """
+        check_not_forked(self._work.process)
+        self._work.move_shutter(paused=False)
 
     @property
     def statistics(self) -> Statistics:
@@ -173,52 +181,30 @@ class Stream(Closing):
         p50, p95 = np.percentile(list(self._latencies) or [0.0], (50, 95))
         span = self._last - self._first
         rate = (self._frames - 1) / span if span > 0 else 0.0
-        dropped = self.source.dropped + self._results.dropped if self.source.live else 0
+        dropped = self.source.dropped + self._work.results.dropped if self.source.live else 0
         return Statistics(self._frames, dropped, rate, float(p50), float(p95))
 
     def close(self) -> None:
         """Ends the threads and closes the source; may be called again, and while one waits.
 
         An iterable that waits for its next frame cannot be woken: after a second, the thread that
-        reads it is left to end when the frame comes, which nobody looks at.
+        reads it is left to end when the frame comes, which nobody looks at. In a process that was
+        forked it does nothing: the stream is the other's to close.
         """
-        with self._shutter:
-            self._closed = True
-            self._shutter.notify_all()
-        self._looks.close()
-        self._results.close()
-        self.source.close()
-        for thread, longest in zip(self._threads, (_GRACE, None), strict=True):
-            if thread.ident is not None:
-                thread.join(longest)
-        # Who was left does not look from now on, but might be at it still.
-        with self._looking:
-            pass
-        atexit.unregister(self.close)
-
-    def _move_shutter(self, paused: bool) -> None:
-        with self._shutter:
-            self._paused = paused
-            self._moved = perf_counter()
-            self._shutter.notify_all()
+        self._work.close()
+        self._closes.detach()
 
     def _take(self) -> Result | None:
         """Waits for a result, which may be shown or not; None is the end."""
+        check_not_forked(self._work.process)
         try:
-            return self._results.get()
+            return self._work.results.get()
         except Closed:
             self.close()
             return None
         except BaseException:
             self.close()
             raise
-
-    def _may_show(self, result: Result) -> bool:
-        with self._shutter:
-            if self.source.live:
-                return result.stamp is None or result.stamp.captured > self._moved
-            self._shutter.wait_for(lambda: self._closed or not self._paused)
-            return not self._closed
 
     def _count(self, result: Result) -> None:
         self._last = perf_counter()
@@ -228,9 +214,74 @@ class Stream(Closing):
         if result.stamp is not None:
             self._latencies.append(1e3 * (self._last - result.stamp.captured))
 
+
+class _Work:
+    """The threads of a stream, and what they share with it.
+
+    They do not hold the stream itself, which can therefore end them when nobody holds it any more.
+    """
+
+    def __init__(self, session: VideoSession, source: Source) -> None:
+        self.process = os.getpid()
+        self.results: Handoff[Result] = Handoff(newest=source.live)
+        self.shutter = threading.Condition()
+        self._source = source
+        self._session = session
+        self._looks: Handoff[Look | Result] = Handoff(newest=False)
+        self._paused = self._closed = False
+        self._moved = self._looked_after = -math.inf
+        # Held while the detector runs.
+        self._looking = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._look, name="dtir-look", daemon=True),
+            threading.Thread(target=self._cover, name="dtir-cover", daemon=True),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def move_shutter(self, paused: bool) -> None:
+        with self.shutter:
+            self._paused = paused
+            self._moved = perf_counter()
+            self.shutter.notify_all()
+
+    def may_show(self, result: Result) -> bool:
+        """Whether the shutter lets a result through; that of a file waits until it does."""
+        with self.shutter:
+            if self._source.live:
+                return result.stamp is None or result.stamp.captured > self._moved
+            self.shutter.wait_for(lambda: self._closed or not self._paused)
+            return not self._closed
+
+    def close(self) -> None:
+        """See `Stream.close`."""
+        if os.getpid() != self.process:
+            return
+        with self.shutter:
+            self._closed = True
+            self.shutter.notify_all()
+        self._looks.close()
+        self.results.close()
+        self._source.close()
+        for thread, longest in zip(self._threads, (_GRACE, None), strict=True):
+            if thread.ident is not None:
+                thread.join(longest)
+        # Who was left does not look from now on, but might be at it still.
+        with self._looking:
+            pass
+
+    def close_from_anywhere(self) -> None:
+        """Closes, also where Python collects the stream in one of the threads themselves."""
+        if threading.current_thread() in self._threads:
+            threading.Thread(target=self.close, name="dtir-close", daemon=True).start()
+        else:
+            self.close()
+
     def _look(self) -> None:
         try:
-            frames = iter(self.source)
+            frames = iter(self._source)
             while True:
                 self._looks.wait_until_free()
                 captured = next(frames, None)
@@ -246,8 +297,8 @@ class Stream(Closing):
             self._looks.finish(error)
 
     def _looked_at(self, captured: Captured) -> Look | Result:
-        live = self.source.live
-        with self._shutter:
+        live = self._source.live
+        with self.shutter:
             if self._closed:
                 raise Closed
             shut, moved = self._paused, self._moved
@@ -266,28 +317,41 @@ class Stream(Closing):
             while True:
                 look = self._looks.get()
                 result = look if isinstance(look, Result) else self._session.cover(look)
-                self._results.put(result)
+                self.results.put(result)
         except Closed:
-            self._results.finish()
+            self.results.finish()
         except BaseException as error:
             self._looks.close()
-            self._results.finish(error)
+            self.results.finish(error)
 
 
 class LiveRun:
     """A stream that calls back with every result, from a thread of its own; see `Pipeline.live`.
 
-    In a `with` statement it is stopped at the end of the block.
+    In a `with` statement it is stopped at the end of the block. An error that neither `join` nor
+    `stop` has raised is logged (to stderr, unless `logging` is set up otherwise) when nobody holds
+    the run any more, or at Python's end.
 
     Args:
         stream: fresh; closed with the run.
         callback: called with every result, one at a time.
+
+    Raises:
+        ConfigurationError: `callback` cannot be called.
     """
 
     def __init__(self, stream: Stream, callback: Callable[[Result], None]) -> None:
+        if not callable(callback):
+            stream.close()
+            raise ConfigurationError(
+                f"callback must be a function that takes a result, not {callback!r:.80}"
+            )
         self._stream = stream
         self._callback = callback
         self._error: BaseException | None = None
+        # The line for an error that was not raised yet; the error itself would hold the run.
+        self._untold: list[str] = []
+        weakref.finalize(self, _tell, self._untold)
         self._thread = threading.Thread(target=self._run, name="dtir-live", daemon=True)
         self._thread.start()
 
@@ -301,15 +365,20 @@ class LiveRun:
             Whether the run has ended.
 
         Raises:
-            DtirError: the source or an engine failed.
-            BaseException: what the callback raised.
+            DtirError: the source or an engine failed, or the callback itself would wait.
+            BaseException: what the callback raised. It is raised once.
         """
+        if threading.current_thread() is self._thread:
+            raise DtirError(
+                "a callback that calls join() would wait for itself: call stop() in it, or join() "
+                "elsewhere"
+            )
         self._thread.join(timeout)
         if self._thread.is_alive():
             return False
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        if self._error is not None and self._untold:
+            self._untold.clear()
+            raise self._error
         return True
 
     def stop(self) -> None:
@@ -337,6 +406,16 @@ class LiveRun:
         self._stream.resume()
 
     @property
+    def running(self) -> bool:
+        """Whether results may still come."""
+        return self._thread.is_alive()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the run: an error of the source, an engine or the callback, or None."""
+        return self._error
+
+    @property
     def statistics(self) -> Statistics:
         """What was done so far."""
         return self._stream.statistics
@@ -346,6 +425,8 @@ class LiveRun:
             with self._stream as stream:
                 stream.run(self._callback)
         except BaseException as error:
+            name = self._stream.source.name
+            self._untold.append(f"dtir: {name}: {type(error).__name__}: {error}")
             self._error = error
 
     def __enter__(self) -> Self:
@@ -362,3 +443,8 @@ class LiveRun:
             self.join()
         else:
             self._thread.join()
+
+
+def _tell(untold: list[str]) -> None:
+    for line in untold:
+        _log.error(line)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from dtir_sdk.cascade import Cascade
 from dtir_sdk.closing import Closing
 from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.engines import EngineInfo
+from dtir_sdk.engines.base import check_not_forked
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from dtir_sdk.pictures import Color, Picture, check_color, check_picture, read_picture, swap_colors
@@ -96,8 +99,6 @@ class Pipeline(Closing):
             raise ConfigurationError(
                 f"surround must be 'keep', 'blur' or 'blank', not {surround!r}"
             )
-        if not 0 <= confidence <= 1:
-            raise ConfigurationError(f"confidence must be in [0, 1], not {confidence}")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         manifest = opened.manifest
         if not {"transfer", "recognizer"} <= set(manifest.files):
@@ -109,6 +110,7 @@ class Pipeline(Closing):
         self._size = manifest.image_size
         self._color: Color = color
         self._closed = False
+        self._process = os.getpid()
         self.faces: Faces = faces
         self.surround: Surround = surround
         self._confidence = confidence
@@ -129,7 +131,10 @@ class Pipeline(Closing):
         """Which engine was picked, and why."""
         return self._cascade.engine
 
-    def __call__(self, frame: Picture) -> Result:
+    def __reduce__(self) -> NoReturn:
+        raise EngineError("a Pipeline cannot be pickled or copied: make one in each process")
+
+    def __call__(self, frame: NDArray[Any]) -> Result:
         """Replaces the faces of a frame by cartoons and reads the attribute from these.
 
         Args:
@@ -143,8 +148,7 @@ class Pipeline(Closing):
             EngineError: the engine failed or the pipeline is closed.
         """
         start = perf_counter()
-        if self._closed:
-            raise EngineError("this Pipeline was used after close(): make a new one")
+        self._check_open()
         picture = check_picture(frame)
         if self._color == "rgb":
             picture = swap_colors(picture)
@@ -231,6 +235,10 @@ class Pipeline(Closing):
         Args:
             following: how faces are followed; None is the default.
 
+        Raises:
+            ConfigurationError: `following` is no `Following`.
+            EngineError: the pipeline is closed.
+
         Examples:
             >>> from dtir_sdk.pictures import read_picture
             >>> frame = read_picture(portrait)
@@ -239,11 +247,12 @@ class Pipeline(Closing):
             ...     [session(frame, seconds).faces[0].track for seconds in (0.0, 0.04, 0.08)]
             [1, 1, 1]
         """
-        return self._session(following)
+        self._check_open()
+        return self._session(_checked(following))
 
     def stream(
         self,
-        source: Source | str | int | PathLike[str] | Iterable[Picture],
+        source: Source | str | int | PathLike[str] | Iterable[NDArray[Any]],
         following: Following | None = None,
     ) -> Stream:
         """Works through a camera, a stream, a video or pictures, in threads that overlap.
@@ -253,7 +262,8 @@ class Pipeline(Closing):
         Args:
             source: what `capture.Source.open` takes, the frames of an iterable in the pipeline's
                 colour order; or a source that it opened. Of a live one the newest frame is taken
-                and the others are dropped; of a file none is lost. It is closed with the stream.
+                and the others are dropped; of a file none is lost. It is closed with the stream,
+                or at once where there will be none.
             following: how faces are followed; None is the default.
 
         Returns:
@@ -262,22 +272,31 @@ class Pipeline(Closing):
         Raises:
             SourceError: a camera or stream cannot be opened.
             PictureError: a file cannot be opened.
-            ConfigurationError: it is no source.
+            ConfigurationError: it is no source, or `following` is no `Following`.
+            EngineError: the pipeline is closed.
         """
         from dtir_sdk.capture import Source
         from dtir_sdk.live import Stream
 
-        if isinstance(source, Source):
-            opened = source
-        elif isinstance(source, (int, str, PathLike)):
-            opened = Source.open(source)
-        else:
-            opened = Source.open(source, color=self._color)
-        return Stream(self._session(following, opened.continuous), opened)
+        # No camera stays on where this fails.
+        with ExitStack() as failed:
+            if isinstance(source, Source):
+                failed.enter_context(source)
+            self._check_open()
+            following = _checked(following)
+            if isinstance(source, Source):
+                opened = source
+            elif isinstance(source, (int, str, PathLike)):
+                opened = failed.enter_context(Source.open(source))
+            else:
+                opened = failed.enter_context(Source.open(source, color=self._color))
+            stream = Stream(self._session(following, opened.continuous), opened)
+            failed.pop_all()
+        return stream
 
     def live(
         self,
-        source: Source | str | int | PathLike[str] | Iterable[Picture],
+        source: Source | str | int | PathLike[str] | Iterable[NDArray[Any]],
         callback: Callable[[Result], None],
         following: Following | None = None,
     ) -> LiveRun:
@@ -292,13 +311,20 @@ class Pipeline(Closing):
         Raises:
             SourceError: a camera or stream cannot be opened.
             PictureError: a file cannot be opened.
-            ConfigurationError: it is no source.
+            ConfigurationError: it is no source, `following` is no `Following`, or `callback`
+                cannot be called.
+            EngineError: the pipeline is closed.
         """
         from dtir_sdk.live import LiveRun
 
         return LiveRun(self.stream(source, following), callback)
 
-    def _session(self, following: Following | None, continuous: bool = True) -> VideoSession:
+    def _check_open(self) -> None:
+        check_not_forked(self._process)
+        if self._closed:
+            raise EngineError("this Pipeline was used after close(): make a new one")
+
+    def _session(self, following: Following, continuous: bool = True) -> VideoSession:
         return VideoSession(
             self._cascade,
             size=self._size,
@@ -307,7 +333,7 @@ class Pipeline(Closing):
             surround=self.surround,
             confidence=self._confidence,
             threads=self._threads,
-            following=following or Following(),
+            following=following,
             continuous=continuous,
         )
 
@@ -332,3 +358,13 @@ class Pipeline(Closing):
         for crop, transform in zip(crops, transforms, strict=True):
             crop[:] = crop_face(picture, transform, self._size)
         return crops
+
+
+def _checked(following: Following | None) -> Following:
+    if following is None:
+        return Following()
+    if not isinstance(following, Following):
+        raise ConfigurationError(
+            f"following must be a Following, such as Following(hold=2.0), not {following!r:.80}"
+        )
+    return following

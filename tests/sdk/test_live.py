@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import os
 import queue
+import subprocess
+import sys
 import threading
 from time import perf_counter
 
@@ -12,7 +17,7 @@ import pytest
 
 from dtir_sdk import Pipeline, live
 from dtir_sdk.capture import Captured, Source
-from dtir_sdk.errors import EngineError, SourceError
+from dtir_sdk.errors import ConfigurationError, DtirError, EngineError, SourceError
 from dtir_sdk.faces import FaceFinder
 from dtir_sdk.live import Stream
 from dtir_sdk.results import FrameStamp, Result
@@ -105,7 +110,7 @@ def test_the_overlapping_threads_do_what_a_session_does(pipeline, small, blank):
 def test_a_live_source_gives_the_newest_result(pipeline, driven, small):
     with pipeline.stream(driven) as stream:
         driven.put(*[small] * 6, None)
-        stream._threads[1].join(60)  # Nobody took anything meanwhile.
+        stream._work._threads[1].join(60)  # Nobody took anything meanwhile.
         results = list(stream)
     assert [result.stamp.number for result in results] == [5]
     assert stream.statistics.dropped == 5
@@ -277,6 +282,112 @@ def test_rgb(bundle, tmp_path, small):
         assert result.faces[0].label == expected.faces[0].label
 
 
+def left_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("dtir-")]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_stream_that_is_left_is_closed(pipeline, small, live):
+    """As `for result in pipeline.stream(0): break` leaves it."""
+    source = Driven(live)
+    source.put(small)
+    for result in pipeline.stream(source):
+        assert result.faces
+        break
+    assert source.closed.is_set()
+    assert left_threads() == []
+
+
+def test_a_stream_that_is_collected_in_a_thread_of_its_own_is_closed(pipeline, small):
+    """Where Python's collector finds it while that thread holds what closing needs."""
+    closed = threading.Event()
+
+    class Collecting(Driven):
+        def __next__(self) -> Captured:
+            captured = super().__next__()
+            gc.collect()
+            return captured
+
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    source = Collecting(live=False)
+    stream = pipeline.stream(source)
+    stream.itself = stream
+    threads = left_threads()
+    gc.disable()
+    try:
+        del stream
+        source.put(small)
+        assert closed.wait(60)
+    finally:
+        gc.enable()
+    for thread in [*threads, *left_threads()]:
+        thread.join(60)
+
+
+@pytest.mark.parametrize("following", [{"hold": 2.0}, 1])
+def test_what_is_no_following_is_refused_before_a_camera_is_opened(
+    pipeline, driven, monkeypatch, following
+):
+    monkeypatch.setattr(Source, "open", lambda *_, **__: pytest.fail("it was opened"))
+    for refused in (0, driven):
+        with pytest.raises(ConfigurationError, match=r"such as Following\(hold=2.0\), not"):
+            pipeline.stream(refused, following)
+    with pytest.raises(ConfigurationError, match="following must be"):
+        pipeline.video(following)
+    assert driven.closed.is_set()
+
+
+def test_a_closed_pipeline_opens_no_camera(bundle, driven, monkeypatch):
+    with Pipeline(bundle) as pipeline:
+        pass
+    monkeypatch.setattr(Source, "open", lambda *_, **__: pytest.fail("it was opened"))
+    for refused in (0, driven):
+        with pytest.raises(EngineError, match=r"after close\(\)"):
+            pipeline.stream(refused)
+    assert driven.closed.is_set()
+
+
+def test_a_camera_is_closed_where_the_stream_cannot_begin(pipeline, driven, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise EngineError("no memory")
+
+    monkeypatch.setattr(Source, "open", lambda *_, **__: driven)
+    monkeypatch.setattr("dtir_sdk.session.FaceFinder", fail)
+    with pytest.raises(EngineError, match="no memory"):
+        pipeline.stream(0)
+    assert driven.closed.is_set()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_after_a_fork_a_stream_is_the_other_processs(bundle, portrait_path):
+    program = """
+import os, sys
+from dtir_sdk import EngineError, Pipeline, read_picture
+frame = read_picture(sys.argv[2])[::2, ::2]
+pipeline = Pipeline(sys.argv[1])
+stream = pipeline.stream([frame] * 3)
+assert next(stream).faces
+if os.fork() == 0:
+    refused = 0
+    for use in (stream.__next__, lambda: stream.wait(60), stream.pause, stream.resume,
+                lambda: stream.run(print), lambda: pipeline.stream([frame])):
+        try:
+            use()
+        except EngineError as error:
+            refused += "make a new one after a fork" in str(error)
+    stream.close()
+    os._exit(refused)
+refused = os.waitstatus_to_exitcode(os.wait()[1])
+print(refused, len(list(stream)))
+"""
+    words = [sys.executable, "-W", "ignore", "-c", program, str(bundle.folder), str(portrait_path)]
+    done = subprocess.run(words, timeout=60, check=False, capture_output=True, text=True)
+    assert done.stdout.split() == ["6", "2"], done.stderr
+
+
 def test_callbacks(pipeline, small):
     numbers = []
     run = pipeline.live([small] * 3, lambda result: numbers.append(result.stamp.number))
@@ -396,3 +507,64 @@ def test_a_block_that_fails_stops_the_run_and_keeps_its_error(pipeline, driven):
     with pytest.raises(KeyError), pipeline.live(driven, print):
         raise KeyError
     assert driven.closed.is_set()
+
+
+@pytest.mark.parametrize("callback", [None, "show"])
+def test_a_callback_that_cannot_be_called(pipeline, driven, callback):
+    with pytest.raises(ConfigurationError, match="callback must be a function"):
+        pipeline.live(driven, callback)
+    assert driven.closed.is_set()
+
+
+def test_a_callback_that_waits_for_its_own_run(pipeline, driven, small):
+    runs: queue.Queue = queue.Queue()
+    run = pipeline.live(driven, lambda _: runs.get().join())
+    runs.put(run)
+    driven.put(small)
+    with pytest.raises(DtirError, match=r"call stop\(\) in it"):
+        run.join(60)
+
+
+def test_a_run_that_failed_can_be_told(pipeline, driven, small):
+    called = threading.Event()
+    run = pipeline.live(driven, lambda _: called.set())
+    driven.put(small)
+    assert called.wait(60)
+    assert (run.running, run.error) == (True, None)
+    driven.put(SourceError("camera 0 was pulled out"))
+    with pytest.raises(SourceError, match="pulled out"):
+        run.join(60)
+    assert not run.running
+    assert str(run.error) == "camera 0 was pulled out"
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_an_error_that_nobody_heard_of_is_logged(pipeline, driven, caplog, joined):
+    run = pipeline.live(driven, print)
+    driven.put(SourceError("camera 0 was pulled out"))
+    if joined:
+        with pytest.raises(SourceError):
+            run.join(60)
+    else:
+        run._thread.join(60)
+    with caplog.at_level(logging.ERROR, "dtir_sdk"):
+        del run
+        gc.collect()
+    line = "dtir: the driven source: SourceError: camera 0 was pulled out"
+    assert caplog.messages == ([] if joined else [line])
+
+
+def test_an_error_that_nobody_heard_of_is_told_at_the_end(bundle):
+    program = """
+import sys, threading
+from dtir_sdk import Pipeline
+def frames():
+    yield 3
+run = Pipeline(sys.argv[1]).live(frames(), print)
+run._thread.join(60)
+"""
+    words = [sys.executable, "-c", program, str(bundle.folder)]
+    done = subprocess.run(words, timeout=60, check=False, capture_output=True, text=True)
+    assert done.stderr == (
+        "dtir: the iterable of frames: PictureError: frame 0 must be a NumPy array, not int\n"
+    )

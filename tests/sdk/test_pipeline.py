@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -160,7 +162,16 @@ def test_bundle_of_one_party(new_bundle, role):
 
 @pytest.mark.parametrize(
     "options",
-    [{"faces": "none"}, {"color": "cmyk"}, {"confidence": 2.0}, {"precision": "fp8"}],
+    [
+        {"faces": "none"},
+        {"color": "cmyk"},
+        {"confidence": 2.0},
+        {"confidence": "0.5"},
+        {"confidence": None},
+        {"precision": "fp8"},
+        {"engine": "foo"},
+        {"device": "gpu"},
+    ],
 )
 def test_wrong_options(bundle, options):
     with pytest.raises(ConfigurationError, match=next(iter(options))):
@@ -170,6 +181,12 @@ def test_wrong_options(bundle, options):
 def test_engine_says_what_was_picked(pipeline):
     assert pipeline.engine.engine in str(pipeline.engine)
     assert pipeline.engine.reason
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_one_in_each_process(pipeline, take):
+    with pytest.raises(EngineError, match="make one in each process"):
+        take(pipeline)
 
 
 def test_used_after_close(bundle, portrait, blank):
