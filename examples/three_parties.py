@@ -12,6 +12,7 @@ import cv2
 
 from dtir_sdk import DtirError, Recognizer, Restorer, Transfer, read_picture, write_picture
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
+from dtir_sdk.pictures import decode_picture
 
 if len(sys.argv) != 3:
     sys.exit(f"usage: python {sys.argv[0]} FOLDER photo.jpg")
@@ -29,7 +30,7 @@ try:
         _, sent = cv2.imencode(".png", transfer(crop))
 
     # In the cloud: the label is read, no photo is seen.
-    arrived = cv2.imdecode(sent, cv2.IMREAD_COLOR)
+    arrived = decode_picture(sent.tobytes(), "what arrived")
     with Recognizer(folder / "bundle-cloud") as recognizer:
         print(recognizer(arrived).label)
 

@@ -1,7 +1,8 @@
-"""What the README and the examples show is run as it stands there."""
+"""What the README and the examples show is run as it stands there, and type-checked."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from dtir_sdk.sources import SAMPLE_PORTRAIT
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+# What the pages leave to the reader.
+READERS = ("aligned_face", "ask", "bridge", "Image", "node", "publisher", "show")
 
 
 def blocks(language: str) -> list[str]:
@@ -100,6 +103,31 @@ def test_an_example_tells_that_its_picture_was_not_written(place: Path) -> None:
     done = run_example("cartoon_of_a_photo.py", "photo.jpg")
     assert done.returncode != 0
     assert done.stderr == "error: cartoon.png is a folder: name a file instead\n"
+
+
+@pytest.mark.slow
+def test_what_is_shown_passes_a_type_checker(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    shown = [*ROOT.glob("examples/*.py")]
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        for number, block in enumerate(
+            re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        ):
+            shown.append(tmp_path / f"{page.stem}_{number}.py".replace("-", "_"))
+            left = "".join(f"{name}: Any\n" for name in READERS)
+            shown[-1].write_text(f"from typing import Any\n{left}{block}")
+    assert len(shown) > 10
+    # As whoever installed dtir has it: without this project's settings.
+    words = [sys.executable, "-m", "mypy", "--config-file=", "--cache-dir", tmp_path / "cache"]
+    options = ["--check-untyped-defs", "--ignore-missing-imports", "--follow-imports=silent"]
+    done = subprocess.run(
+        [*words, *options, *shown],
+        env=os.environ | {"MYPYPATH": str(ROOT / "sdk")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_example_is_run() -> None:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dtir_sdk import Source
+from dtir_sdk import Source, SourceError
 from dtir_sdk.cli import main
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
@@ -153,6 +153,40 @@ def test_qt(camera: SimpleNamespace, frame: np.ndarray, monkeypatch: pytest.Monk
     rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), -1)
     assert covered(rows[:, : 3 * image.width()].reshape(frame.shape), frame)
     scope["application"].shutdown()
+
+
+def test_qt_tells_of_a_camera_that_was_unplugged(
+    camera: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    widgets = pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
+    core = pytest.importorskip("PySide6.QtCore")
+    told: list[str] = []
+
+    class Application(widgets.QApplication):
+        def exec(self) -> int:
+            timer = core.QTimer()
+            timer.timeout.connect(lambda: told or self.look())
+            timer.start(50)
+            return int(super().exec())
+
+        def look(self) -> None:
+            (label,) = [one for one in self.topLevelWidgets() if isinstance(one, widgets.QLabel)]
+            if "unplugged" in label.text():
+                told.append(label.text())
+                self.quit()
+
+    def unplug(number: int) -> bool:
+        if number == 3:
+            raise SourceError("camera 0 was unplugged")
+        return False
+
+    camera.has_done = unplug
+    monkeypatch.setattr(widgets, "QApplication", Application)
+    with pytest.raises(SourceError, match="unplugged"):
+        run("qt")
+    assert told == ["camera 0 was unplugged"]
+    widgets.QApplication.instance().shutdown()
 
 
 def test_browser(camera: SimpleNamespace, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
