@@ -310,7 +310,9 @@ class EngineCache:
                 total -= size
         for path in self._half_written():
             if _age(path) > _ABANDONED:
-                path.unlink(missing_ok=True)
+                # Where another process holds it, that one or the next removes it.
+                with suppress(OSError):
+                    path.unlink()
 
     def _entry(self, sidecar: Path) -> CacheEntry | None:
         path = sidecar.with_suffix(_ENGINE)
