@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from numpy.typing import NDArray
 
 from dtir_sdk.closing import Closing
 from dtir_sdk.pictures import Color, Picture
@@ -66,7 +68,7 @@ class Source(Closing):
     @classmethod
     def open(
         cls,
-        uri: int | str | PathLike[str] | Iterable[Picture],
+        uri: int | str | PathLike[str] | Iterable[NDArray[Any]],
         *,
         live: bool | None = None,
         width: int | None = None,

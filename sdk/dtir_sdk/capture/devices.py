@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dtir_sdk.capture import v4l
 from dtir_sdk.capture.addresses import host_and_port, without_secrets
@@ -214,7 +215,7 @@ class LiveFrames:
     rate: float | None = None
     length: int | None = None
 
-    def __init__(self, frames: Iterable[Picture]) -> None:
+    def __init__(self, frames: Iterable[NDArray[Any]]) -> None:
         self._frames = own_frames(frames)
 
     def read(self) -> Picture | None:

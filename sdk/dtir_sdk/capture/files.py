@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import length_hint
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dtir_sdk.capture.base import Captured, Source, Teller
 from dtir_sdk.pictures import Color, Picture, check_picture, read_picture, swap_colors
@@ -118,7 +120,7 @@ class IterableSource(Source):
     """
 
     def __init__(
-        self, frames: Iterable[Picture], rate: float | None = None, color: Color = "bgr"
+        self, frames: Iterable[NDArray[Any]], rate: float | None = None, color: Color = "bgr"
     ) -> None:
         # Some have a length, and raise an error when asked for it.
         length = length_hint(frames, -1)
@@ -143,7 +145,7 @@ class IterableSource(Source):
         self._closed = True
 
 
-def own_frames(frames: Iterable[Picture], color: Color = "bgr") -> Iterator[Picture]:
+def own_frames(frames: Iterable[NDArray[Any]], color: Color = "bgr") -> Iterator[Picture]:
     """Checks arrays and copies them, since the giver may write to them again.
 
     Args:

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from numbers import Integral
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from dtir_sdk.capture.addresses import SCHEMES, scheme_of, without_secrets
 from dtir_sdk.capture.base import Source, Teller
@@ -16,7 +19,7 @@ from dtir_sdk.capture.devices import Camera, LiveFrames, NetworkStream, camera_n
 from dtir_sdk.capture.files import IterableSource, PictureSource, VideoSource, own_frames
 from dtir_sdk.capture.live import LiveSource
 from dtir_sdk.errors import ConfigurationError, PictureError, SourceError
-from dtir_sdk.pictures import Color, Picture, check_color
+from dtir_sdk.pictures import Color, check_color
 from dtir_sdk.sources import find_sources, is_video
 
 # Some systems take so long to start a camera; seconds.
@@ -27,7 +30,7 @@ _LARGEST_CAMERA = 2**31 - 1
 
 
 def open_source(
-    uri: int | str | PathLike[str] | Iterable[Picture],
+    uri: int | str | PathLike[str] | Iterable[NDArray[Any]],
     *,
     live: bool | None,
     width: int | None,
