@@ -31,7 +31,7 @@ def coverage() -> ModuleType:
         ({"rate": 0.0}, "rate is 0: it must be above 0"),
         ({"rate": float("nan")}, "rate is nan: it must be above 0"),
         ({"seed": -1}, "seed is -1: it must be 0 or more"),
-        ({"detect_every": 0}, "detect_every must be 1 or more, not 0"),
+        ({"detect_every": 0}, "detect_every must be a whole number of 1 or more, not 0"),
     ],
 )
 def test_what_would_measure_nothing_is_refused(coverage, tmp_path, option, message):
