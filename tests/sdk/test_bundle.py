@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -282,6 +284,24 @@ def test_external_data(new_bundle, tmp_path, tiny, monkeypatch, nested):
     Path("weights.bin").write_bytes(b"\0" * 4)
     with pytest.raises(BundleError, match="external data"):
         new_bundle("edge", models={"transfer": (data.SerializeToString(), "fp32")})
+
+
+def test_external_data_in_a_bundle_that_another_program_wrote(new_bundle):
+    bundle = new_bundle("edge")
+    graph = onnx.load_from_string(bundle.model("transfer"))
+    (white,) = graph.graph.initializer
+    white.ClearField("float_data")
+    white.data_location = TensorProto.EXTERNAL
+    white.external_data.add(key="location", value="weights.bin")
+    data = graph.SerializeToString()
+    bundle.model_path("transfer").write_bytes(data)
+    described = {"file": "transfer.onnx", "precision": "fp32"}
+    digest = hashlib.sha256(data).hexdigest()
+    edit(bundle, files={"transfer": described | {"sha256": digest}})
+    opened = Bundle.open(bundle.folder)
+    for read in (lambda: opened.model("transfer"), opened.verify):
+        with pytest.raises(BundleError, match=r"transfer\.onnx keeps its data in other files"):
+            read()
 
 
 @pytest.mark.parametrize("data", [b"", b"\x08\x08", b"no model at all"])

@@ -402,6 +402,19 @@ def test_a_bundle_of_the_same_name_with_other_graphs(new_bundle, tiny, portrait,
     assert (pictures[0] != pictures[1]).any()
 
 
+@pytest.mark.parametrize("graph", ["transfer", "recognizer"])
+def test_a_bundle_of_the_same_name_that_was_trained_anew(new_bundle, tiny, portrait, capsys, graph):
+    Path("in").mkdir()
+    write_picture("in/a.png", portrait)
+    models = {name: tiny.graphs[name] for name in ("transfer", "recognizer")}
+    trained = onnx.load_from_string(models[graph][0])
+    trained.doc_string = "trained anew"
+    for changed in ({}, {graph: (trained.SerializeToString(), "fp32")}):
+        folder = new_bundle(models=models | changed).folder
+        assert cli.main(["run", "in", "--to", "out/", "--bundle", str(folder)]) == 0
+        assert capsys.readouterr().out.startswith("out: 1 pictures; faces: ")
+
+
 def test_a_picture_with_the_photo_takes_the_place_of_none_that_is_safe(dtir, portrait):
     Path("in").mkdir()
     for name in ("a", "a_safe"):
@@ -457,8 +470,9 @@ def test_a_folder_with_a_broken_picture_to_a_folder(dtir, portrait):
     Path("in").mkdir()
     write_picture("in/a.png", portrait)
     Path("in/b.jpg").write_bytes(b"broken")
-    code, _, err = dtir("run", "in", "--to", "out/")
+    code, out, err = dtir("run", "in", "--to", "out/")
     assert code == 1
+    assert out.startswith("out: 1 pictures; faces: ")
     assert "in/b.jpg" in err
     assert err.endswith("dtir: 1 of 2 files could not be read\n")
     assert names("out") == ["a.json", "a.png"]

@@ -61,6 +61,13 @@ def test_the_see_through_rim_of_a_cover_lies_outside_its_crop(frame):
     assert (image[31:69, 21:59] == 77).all()
 
 
+def test_a_cover_reaches_further_below_its_crop_than_above(frame):
+    """A chin that is longer than others must not show."""
+    frame[:] = 0
+    rows = np.flatnonzero(compose(frame, [cover(20, 30, 40, 77)], "keep", SIZE).any(axis=(1, 2)))
+    assert 1 <= 30 - rows.min() < rows.max() - 69
+
+
 def test_a_grown_cover_keeps_its_centre(frame):
     image = compose(frame, [replace(cover(60, 40, 20, 77), growth=2.0)], "keep", SIZE)
     assert (image[31:69, 51:89] == 77).all()

@@ -148,6 +148,18 @@ def test_a_dtir_ext_that_cannot_be_loaded_is_told(tmp_path):
     )
 
 
+@pytest.mark.parametrize("crop", [crop_face, crop_face_with_opencv])
+def test_a_large_face_is_averaged_and_stays_in_its_place(crop):
+    fine = np.zeros((600, 600, 3), np.uint8)
+    fine[:, ::2] = 255
+    averaged = crop(fine, np.array([[0.1, 0, -3], [0, 0.1, -2]]), 40)
+    assert np.abs(averaged.astype(int) - 127).max() <= 20
+    slope = np.repeat(2 * np.arange(120, dtype=np.uint8), 3 * 120).reshape(120, 120, 3)
+    sloping = crop(slope.transpose(1, 0, 2), np.array([[0.25, 0, -3], [0, 0.25, -2]]), 20)
+    expected = 2 * (np.arange(20) + 3) / 0.25
+    assert np.abs(sloping[10, 1:-1, 0] - expected[1:-1]).max() <= 1
+
+
 def test_frames_of_any_layout(portrait):
     transform = alignment(placed(0.2, 2.5, 10, 10, 64), 64)
     for view in (portrait[..., ::-1], portrait[::-1], portrait[5:200, 7:300], portrait[:, ::2]):
@@ -189,6 +201,23 @@ def test_finds_the_face_at_another_size(portrait):
     wide = np.repeat(np.repeat(portrait, 3, axis=0), 3, axis=1)
     (small,), (large,) = FaceFinder().find(portrait), FaceFinder().find(wide)
     assert np.abs(np.array(large.box) / 3 - small.box).max() < 12
+
+
+@pytest.mark.parametrize("side", ["left", "top", "right", "bottom"])
+def test_the_box_of_a_face_that_is_cut_off_ends_with_the_frame(portrait, side):
+    x, y, width, height = FaceFinder().find(portrait)[0].box
+    rows, columns = slice(None), slice(None)
+    if side in ("left", "right"):
+        columns = slice(x + width // 3, None) if side == "left" else slice(x + 2 * width // 3)
+    else:
+        rows = slice(y + height // 3, None) if side == "top" else slice(y + 2 * height // 3)
+    frame = np.ascontiguousarray(portrait[rows, columns])
+    (face,) = FaceFinder().find(frame)
+    left, top, wide, high = face.box
+    assert (left == 0) == (side == "left")
+    assert (top == 0) == (side == "top")
+    assert (left + wide == frame.shape[1]) == (side == "right")
+    assert (top + high == frame.shape[0]) == (side == "bottom")
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (8, 600, 3), (96, 128, 3), (15, 15, 3)])

@@ -18,6 +18,12 @@ def test_writes_and_makes_folders(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["note.txt"]
 
 
+def test_a_name_may_be_as_long_as_the_disk_takes(tmp_path):
+    path = tmp_path / f"{'x' * 250}.txt"
+    write_atomically(path, b"one")
+    assert path.read_bytes() == b"one"
+
+
 def test_mode_is_that_of_any_new_file(tmp_path):
     write_atomically(tmp_path / "atomic", b"")
     (tmp_path / "plain").write_bytes(b"")

@@ -9,7 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
-from time import perf_counter
+from time import perf_counter, sleep
 
 import cv2
 import numpy as np
@@ -88,6 +88,34 @@ def test_every_frame_of_a_file_in_order(pipeline, small, blank):
     assert (statistics.frames, statistics.dropped) == (5, 0)
     assert 0 < statistics.latency_p50 <= statistics.latency_p95
     assert statistics.rate > 0
+
+
+def test_statistics_are_of_when_results_were_taken(pipeline, small):
+    source, taken = Driven(live=False), []
+    with pipeline.stream(source) as stream:
+        begin = perf_counter()
+        source.put(small, small)
+        given = perf_counter()
+        for _ in range(2):
+            assert stream.wait(60)
+            sleep(0.02)
+            before = perf_counter()
+            next(stream)
+            taken.append((before, perf_counter()))
+        statistics = stream.statistics
+    (early, first), (late, last) = taken
+    assert 1 / (last - early) <= statistics.rate <= 1 / (late - first)
+    assert 1e3 * (early - given) <= statistics.latency_p50 <= statistics.latency_p95
+    assert statistics.latency_p95 <= 1e3 * (last - begin)
+
+
+def test_what_a_live_source_dropped_counts_too(pipeline, driven, small, monkeypatch):
+    monkeypatch.setattr(Driven, "dropped", 3)
+    with pipeline.stream(driven) as stream:
+        driven.put(*[small] * 2, None)
+        stream._work._threads[1].join(60)
+        list(stream)
+    assert stream.statistics.dropped == 3 + 1
 
 
 def test_a_file_that_is_left_midway_has_dropped_nothing(pipeline, small):
@@ -411,6 +439,22 @@ def test_a_callback_that_raises_ends_the_run_with_its_own_exception(pipeline, dr
     assert run.join(1)
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_no_end_of_a_run_hides_what_its_callback_raised(pipeline, driven, small, stopped):
+    failing = threading.Event()
+
+    def fail(_: object) -> None:
+        failing.set()
+        raise KeyError("no more")
+
+    with pytest.raises(KeyError, match="no more"), pipeline.live(driven, fail) as run:
+        driven.put(small)
+        assert failing.wait(60)
+        if stopped:
+            run.stop()
+            pytest.fail("it was hidden")
+
+
 def test_a_run_can_be_waited_for_and_stopped(pipeline, driven, small):
     called = threading.Event()
     run = pipeline.live(driven, lambda _: called.set())
@@ -568,3 +612,33 @@ run._thread.join(60)
     assert done.stderr == (
         "dtir: the iterable of frames: PictureError: frame 0 must be a NumPy array, not int\n"
     )
+
+
+def test_a_program_that_ends_without_closing_a_stream_ends_well(bundle, portrait_path):
+    """Python would kill its threads in the middle of an engine."""
+    program = """
+import itertools, sys, time
+from dtir_sdk import Pipeline
+from dtir_sdk.capture import Captured, Source
+from dtir_sdk.pictures import read_picture
+from dtir_sdk.results import FrameStamp
+
+class Camera(Source):
+    live = True
+    picture = read_picture(sys.argv[2])
+    numbers = itertools.count()
+
+    def __next__(self):
+        time.sleep(0.01)
+        number = next(self.numbers)
+        return Captured(FrameStamp(number, number / 100, time.perf_counter()), self.picture.copy())
+
+    def close(self):
+        print("closed")
+
+stream = Pipeline(sys.argv[1]).stream(Camera("the camera"))
+next(stream)
+"""
+    words = [sys.executable, "-c", program, bundle.folder, portrait_path]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")

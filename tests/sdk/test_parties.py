@@ -68,6 +68,7 @@ def test_recognizer_reads_rgb_graphs_from_bgr(bundle, engine):
         assert [found.label for found in several] == ["female", "male"]
         assert recognizer.batch(colored(RED)) == (recognizer(colored(RED)),)
         assert recognizer.batch(np.zeros((0, 32, 32, 3), np.uint8)) == ()
+        assert recognizer.probabilities(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 2)
     with Recognizer(bundle, color="rgb", **engine) as recognizer:
         assert recognizer(colored(RED)).label == "male"
 

@@ -54,6 +54,21 @@ def test_what_is_no_json_is_not_written(result):
         replace(result, stamp=stamp).to_json()
 
 
+def test_json_of_a_frame(result):
+    """Where and when each person was, and whether that is known."""
+    (face,) = result.faces
+    landmarks = np.array([[1.234, 2], [3, 4], [5, 6], [7, 8], [9, 10]], np.float32)
+    held = replace(face, landmarks=landmarks, track=3, seen=False)
+    frame = replace(result, faces=(held,), stamp=FrameStamp(7, 0.28, 99.0))
+    document = json.loads(frame.to_json())
+    assert (document["frame"], document["seconds"]) == (7, 0.28)
+    (told,) = document["faces"]
+    assert (told["track"], told["seen"]) == (3, False)
+    assert told["landmarks"] == [[1.23, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
+    (alone,) = json.loads(result.to_json())["faces"]
+    assert not {"track", "seen"} & alone.keys()
+
+
 def test_plot_draws_on_a_copy(result):
     before = result.image.copy()
     plot = result.plot()

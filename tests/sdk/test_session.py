@@ -76,6 +76,23 @@ def test_the_cover_of_a_lost_face_grows(pipeline, small):
     assert areas[-1] > 1.3 * areas[0]
 
 
+def test_the_cover_of_a_lost_face_grows_no_further_than_to_twice(pipeline, small):
+    session = pipeline.video(Following(hold=3.0))
+    wide = shifted(small[::2, ::2], 100)
+    session(wide, 0.0)
+    lost = np.zeros_like(wide)
+    images = [session(lost, seconds).image for seconds in (1.0, 2.0, 3.0)]
+    assert np.array_equal(images[0], images[1])
+    assert np.array_equal(images[1], images[2])
+
+
+def test_the_parts_of_the_time_are_all_of_it(pipeline, small):
+    timings = pipeline.video()(small, 0.0).timings
+    parts = timings.detect + timings.align + timings.transfer + timings.recognize + timings.compose
+    assert parts == pytest.approx(timings.total, rel=1e-6)
+    assert 0 < timings.transfer_engine < timings.transfer
+
+
 def test_the_cover_reaches_where_the_face_was_found(pipeline, small):
     """However far the smoothed place lags behind."""
     session = pipeline.video()
@@ -91,6 +108,20 @@ def test_the_cover_reaches_where_the_face_was_found(pipeline, small):
     before, after = extents
     assert after.max() >= before.max() + 4
     assert after.min() <= before.min() + 4
+
+
+def test_a_person_is_followed_where_somebody_new_would_not_be_found(pipeline, small):
+    noise = np.random.default_rng(0).integers(0, 256, small.shape)
+    finder = FaceFinder(0.3)
+    for share in np.arange(0.3, 0.7, 0.01):
+        faint = (small * (1 - share) + noise * share).astype(np.uint8)
+        if [0.35 < face.confidence < 0.55 for face in finder.find(faint)] == [True]:
+            break
+    assert pipeline.video()(faint, 0.0).faces == ()
+    session = pipeline.video()
+    session(small, 0.0)
+    (followed,) = session(faint, 1 / RATE).faces
+    assert (followed.track, followed.seen) == (1, True)
 
 
 def test_between_looks_the_face_is_covered_where_it_was(pipeline, small):

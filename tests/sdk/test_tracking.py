@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,21 @@ def test_two_people_who_pass_keep_their_numbers():
         if step == 0:
             right = 1 if at[1][0] < at[2][0] else 2
         assert at[right][1] == pytest.approx(100, abs=15)
+
+
+def test_of_two_who_are_near_each_is_given_the_face_nearest_to_them():
+    tracker = Tracker()
+    tracker.update([face(100, 100), face(150, 100)], 0.0)
+    tracked = tracker.update([face(140, 100), face(95, 100)], 1 / RATE)
+    at = {one.track: one.landmarks.mean(axis=0)[0] for one in tracked}
+    assert at[1] < 100
+    assert at[2] > 130
+
+
+def test_the_box_is_the_detectors_however_it_lies_about_the_landmarks():
+    found = replace(face(100, 100), box=(60, 50, 70, 120))
+    (tracked,) = Tracker().update([found], 0.0)
+    assert tracked.box == found.box
 
 
 def test_the_largest_comes_first():
@@ -105,6 +121,15 @@ def test_a_face_elsewhere_is_somebody_else():
     assert {(one.track, one.seen) for one in tracked} == {(1, False), (2, True)}
 
 
+def test_a_face_of_quite_another_size_is_somebody_else():
+    tracker = Tracker()
+    tracker.update([face(100, 100, 60)], 0.0)
+    (nearer,) = tracker.update([face(100, 100, 90)], 1 / RATE)
+    assert nearer.track == 1
+    tracked = tracker.update([face(100, 100, 500)], 2 / RATE)
+    assert {(one.track, one.seen) for one in tracked} == {(1, False), (2, True)}
+
+
 def test_a_faint_face_is_followed_but_not_begun():
     tracker = Tracker(confidence=0.6)
     assert tracker.update([face(100, 100, confidence=0.4)], 0.0) == ()
@@ -155,6 +180,18 @@ def test_a_moving_face_that_is_lost_moves_on():
     assert lost.landmarks.mean(axis=0)[0] > 246
     far = [tracker.update([], (17 + step) / RATE)[0] for step in range(25)]
     assert far[-1].landmarks.mean(axis=0)[0] < 246 + 10 * 12
+
+
+def test_a_lost_face_keeps_its_shape():
+    """Its points moved apart while it came nearer, each at a speed of its own."""
+    tracker = Tracker()
+    for step in range(15):
+        (seen,) = tracker.update([face(100 + 5 * step, 100, 60 + 4 * step)], step / RATE)
+    for step in range(15, 25):
+        (lost,) = tracker.update([], step / RATE)
+    assert lost.landmarks.mean(axis=0)[0] > seen.landmarks.mean(axis=0)[0] + 5
+    shapes = [one.landmarks - one.landmarks.mean(axis=0) for one in (seen, lost)]
+    assert np.abs(shapes[1] - shapes[0]).max() < 0.1
 
 
 def test_who_was_forgotten_gets_a_new_number():

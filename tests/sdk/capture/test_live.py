@@ -249,6 +249,20 @@ def test_what_has_a_length_ends(scripted, picture):
         assert list(source)[-1].stamp.number == 1
 
 
+def test_what_is_closed_before_its_end_has_nothing_to_tell(scripted, picture):
+    more, told = threading.Event(), []
+    device = scripted([picture(), more], length=100)
+    source = opened(device, on_event=told.append)
+    next(source)
+    closer = threading.Thread(target=source.close)
+    closer.start()
+    assert list(source) == []
+    more.set()
+    closer.join(30)
+    assert device.closed
+    assert told == []
+
+
 def test_an_event_that_raises_ends_the_source(scripted, picture):
     def refuse(_):
         raise KeyError("a bug of the application")

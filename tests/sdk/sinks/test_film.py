@@ -119,12 +119,9 @@ def test_sound_is_kept_in_sync(tmp_path, result, read, talkie, codec, source, ta
     loud = np.flatnonzero(np.abs(film.sound) > 0.2) / film.rate + film.start
     assert loud[0] == pytest.approx(1.0, abs=0.03)
     assert loud[-1] == pytest.approx(1.2, abs=0.03)
-    assert (film.packets[5:80] == before.packets[5:80]) == copied or _contained(film, before)
+    # A copied film may begin with another packet, but has none of its own.
+    assert (set(film.packets[5:60]) <= set(before.packets)) == copied
     assert any("voices can be recognised" in note for note in sink.notes)
-
-
-def _contained(film, before) -> bool:
-    return set(film.packets[5:60]) <= set(before.packets)
 
 
 def test_sound_of_a_film_that_starts_late(tmp_path, result, read, talkie):
