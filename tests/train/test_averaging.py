@@ -45,3 +45,12 @@ def test_the_copy_is_a_copy():
     before = averaged.module.weight.clone()
     nn.init.zeros_(network.weight)
     assert torch.equal(averaged.module.weight, before)
+
+
+def test_what_is_counted_is_as_it_was_last():
+    network = nn.BatchNorm1d(1)
+    averaged = Averaged(network, 0.9)
+    for count in (3, 8):
+        network.num_batches_tracked.fill_(count)
+        averaged.update(network)
+    assert int(averaged.module.num_batches_tracked) == 8

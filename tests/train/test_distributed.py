@@ -390,9 +390,10 @@ def test_torchruns_processes_must_share_the_batch(torchrun, small, tmp_path):
 
 
 def test_the_error_of_one_process_is_raised_in_all(monkeypatch):
-    monkeypatch.setattr(World, "gather", lambda _, value: [None, DataError("broken"), value])
+    errors = [None, DataError("broken"), DataError("another")]
+    monkeypatch.setattr(World, "gather", lambda _, value: [*errors, value])
     with pytest.raises(DataError, match="broken"):
-        World(2, 3, 2, 3).together(lambda: 5)
+        World(3, 4, 3, 4).together(lambda: 5)
 
 
 LATE = """

@@ -175,6 +175,15 @@ def test_features_are_compared_by_how_much_the_teachers_vary(scale):
     assert float(feature_difference(half, taught)) == pytest.approx(0.25, rel=0.05)
 
 
+def test_features_of_a_pale_picture_count_as_much_as_those_of_another():
+    random = torch.Generator().manual_seed(0)
+    taught = torch.randn(2, 8, 6, 6, generator=random) * torch.tensor([1.0, 100.0]).view(2, 1, 1, 1)
+    for missed in (0, 1):
+        own = taught.clone()
+        own[missed] = 0
+        assert float(feature_difference(own, taught)) == pytest.approx(0.5, rel=0.05)
+
+
 def test_features_that_are_all_0_are_no_division_by_0():
     nothing = torch.zeros(2, 3, 4, 4)
     assert feature_difference(nothing, nothing) == 0

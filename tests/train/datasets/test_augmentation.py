@@ -72,8 +72,39 @@ def test_a_shift_stays_within_the_jitter():
     weight = made[:, 0] / made[:, 0].sum(dim=(1, 2), keepdim=True)
     for axis in (rows, columns):
         offset = (weight * axis).sum(dim=(1, 2)) - 16
-        assert offset.abs().max() < 4.5
+        assert 2.5 < offset.abs().max() < 4.5
         assert offset.std() > 0.5
+
+
+def test_zoom_and_turn_stay_within_the_jitter():
+    # Two dots 16 pixels apart, each in a channel of its own; jitter 0.1, a turn of 0.05 radians.
+    picture = torch.zeros(64, 2, 33, 33)
+    picture[:, 0, 15:18, 7:10] = picture[:, 1, 15:18, 23:26] = 255
+    made = moved(picture, 0.1, False, seeded(64))
+    rows, columns = torch.meshgrid(torch.arange(33.0), torch.arange(33.0), indexing="ij")
+    weight = made / made.sum(dim=(2, 3), keepdim=True)
+    down, right = ((weight * axis).sum(dim=(2, 3)).diff(dim=1) for axis in (rows, columns))
+    lengths = torch.hypot(down, right)
+    assert 14 < lengths.min() < 15
+    assert 17 < lengths.max() < 18.5
+    assert 0.03 < torch.atan2(down, right).abs().max() < 0.065
+
+
+def test_brightness_contrast_and_saturation_change_by_themselves():
+    pictures = 100 + noise(64) / 10
+    made = recoloured(pictures, 0.2, seeded(64))
+
+    def told(picture: torch.Tensor) -> torch.Tensor:
+        grey = picture.mean(dim=1, keepdim=True)
+        axes = (1, 2, 3)
+        return torch.stack([grey.mean(axes), grey.std(axes), (picture - grey).std(axes)])
+
+    brightness, contrast, colour = told(made) / told(pictures)
+    factors = torch.stack([brightness, contrast, colour / contrast])
+    assert (factors.amin(dim=1) > 0.79).all()
+    assert (factors.amax(dim=1) < 1.21).all()
+    assert (factors.std(dim=1) > 0.08).all()
+    assert (torch.corrcoef(factors) - torch.eye(3)).abs().max() < 0.5
 
 
 def test_recolouring_stays_in_range_and_changes_each_picture():

@@ -155,6 +155,34 @@ def test_only_a_share_gets_a_background():
     assert 36 < changed < 108
 
 
+def test_what_is_half_background_gets_half_of_one():
+    def on_black(alpha: int) -> torch.Tensor:
+        black = numbered(12, alpha)
+        black.pictures[..., :3] = 0
+        data = Data(flip=False, jitter=0.0, colour_jitter=0.0, random_backgrounds=1.0)
+        return Batches(black, black, data, 12, 0)[0].photos + 1
+
+    assert torch.allclose(on_black(127), on_black(0) * (128 / 255), atol=1e-4)
+
+
+def test_targets_move_half_as_far_as_photos_and_by_themselves():
+    dot = np.full((64, 33, 33, 4), 255, np.uint8)
+    dot[..., :3] = 0
+    dot[:, 15:18, 15:18, :3] = 255
+    pictures = Pictures(dot, np.zeros(64, np.int64), ("a", "b"), ("",) * 64)
+    data = Data(flip=False, jitter=0.2, colour_jitter=0.0, random_backgrounds=0.0)
+    batch = Batches(pictures, pictures, data, 64, 0)[0]
+    places = torch.arange(33.0)
+
+    def columns(made: torch.Tensor) -> torch.Tensor:
+        light = (made[:, 0] + 1).sum(dim=1)
+        return (light * places).sum(dim=1) / light.sum(dim=1) - 16
+
+    photos, targets = columns(batch.photos), columns(batch.targets)
+    assert float(targets.std() / photos.std()) == pytest.approx(0.5, abs=0.15)
+    assert abs(torch.corrcoef(torch.stack([photos, targets]))[0, 1]) < 0.4
+
+
 def test_targets_have_no_random_backgrounds():
     data = Data(flip=False, jitter=0.0, colour_jitter=0.0, random_backgrounds=1.0)
     targets = Batches(cut_out(), cut_out(), data, 12, 0)[0].targets

@@ -221,6 +221,35 @@ def test_faces_not_found_of_people_left_out_do_not_count(bundle, write_set, nois
     assert (document["dropped_people"], document["dropped_pictures"]) == (0, 1)
 
 
+def test_seen_people_without_repeated_photographs_count_faces_not_found(
+    bundle, write_set, noisy, tmp_path
+):
+    portrait = SAMPLE_PORTRAIT.read_bytes()
+    other = mirrored(portrait)
+    unseen = write_set(
+        tmp_path / "unseen",
+        [("one.jpg", "test", "cool", "1"), ("two.jpg", "test", "warm", "1")],
+        dict.fromkeys(("one.jpg", "two.jpg"), other),
+        COLUMNS,
+    )
+    rows = [
+        ("a.jpg", "train", "cool", "7"),
+        ("b.jpg", "train", "warm", "7"),
+        ("again.jpg", "test", "cool", "7"),
+        ("c.jpg", "test", "cool", "8"),
+        ("d.jpg", "test", "warm", "8"),
+        ("wall.png", "test", "cool", "8"),
+    ]
+    pictures = dict.fromkeys(("a.jpg", "b.jpg", "again.jpg"), portrait)
+    pictures |= {"c.jpg": other, "d.jpg": other, "wall.png": noisy(COOL, 1)}
+    seen = write_set(tmp_path / "seen", rows, pictures, COLUMNS)
+    document = run(bundle, unseen, (seen,), tmp_path / "out", align=True)
+    (source,) = document["sources"]
+    assert source["repeated"] == 1
+    # The same face under both labels, and a wall: one is right, of three pictures.
+    assert source["accuracy_without"] == pytest.approx(1 / 3)
+
+
 def test_unseen_people_must_have_identities(bundle, crowd, friends, tmp_path):
     anonymous = crowd("a", ("", "test", "cool"), ("", "test", "warm"), columns=("mood",))
     with pytest.raises(DataError, match="no column `identity`"):

@@ -52,6 +52,17 @@ def test_a_photograph_is_known_again_smaller_darker_and_from_a_jpeg(portrait, ot
     assert found(cv2.cvtColor(cv2.cvtColor(aligned(dark), 6), 8), others)
 
 
+@pytest.mark.parametrize("moved", [(0, 0), (9, -7)])
+def test_a_photograph_is_known_again_among_many_that_lie_nearer(portrait, moved):
+    """Only the likest few are looked at closely: those that lie alike are not the likest yet."""
+    mirrored = portrait[:, ::-1].copy()
+    places = [(moved[0] + right, moved[1] + down) for right in (-2, 0, 2) for down in (-2, 0, 2)]
+    many = [aligned(mirrored, place) for place in places]
+    picture = aligned(portrait, moved)
+    assert not found(picture, np.stack(many))
+    assert found(picture, np.stack([*many, aligned(portrait)]))
+
+
 def test_another_face_is_another_photograph(portrait, others):
     assert not found(aligned(portrait[:, ::-1].copy()), others)
     assert not found(np.full((SIDE, SIDE, 3), 90, np.uint8), others)
