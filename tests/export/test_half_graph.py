@@ -96,6 +96,21 @@ def test_near_what_is_made_of_the_checkpoint(
     assert picture_parity(run(half_graphs["transfer"], photos), made).psnr > 50
 
 
+def test_weights_are_rounded_as_they_are_stored(graphs: dict[str, bytes]) -> None:
+    stored, rounded = (
+        {
+            tensor.name: numpy_helper.to_array(tensor)
+            for tensor in onnx.load_from_string(make(graphs)["recognizer"]).graph.initializer
+            if tensor.name.endswith("_fp16")
+        }
+        for make in (half_graphs, rounding_graphs)
+    )
+    assert stored.keys() == rounded.keys()
+    for name, values in rounded.items():
+        assert values.dtype == np.float32
+        assert np.array_equal(values, stored[name])
+
+
 def test_rounding_shows_what_leaves_the_range(graphs: dict[str, bytes], photos: np.ndarray) -> None:
     """Every weight fits into FP16, and the sums do not: on a CPU, FP16 graphs hide it."""
     large = {"recognizer": changed(graphs["recognizer"], lambda values: values * 0 + 30000)}

@@ -124,6 +124,35 @@ def test_label_that_differs(comparison: Comparison) -> None:
         report.check()
 
 
+def test_a_byte_that_is_far_off(comparison: Comparison) -> None:
+    report = comparison.report
+    parity = dataclasses.replace(report.reference.transfer, max_difference=3)
+    reference = dataclasses.replace(report.reference, transfer=parity)
+    with pytest.raises(ParityError, match=r"onnxruntime: cartoon off by 3 of 255, not at most 2"):
+        dataclasses.replace(report, reference=reference).check()
+
+
+@pytest.mark.parametrize(("psnr", "passes"), [(35.5, True), (34.5, False)])
+def test_restored_pictures_have_a_threshold_of_their_own(
+    comparison: Comparison, psnr: float, passes: bool
+) -> None:
+    report = comparison.report
+    parity = dataclasses.replace(report.deployed.restorer, psnr=psnr)
+    changed = dataclasses.replace(
+        report, deployed=dataclasses.replace(report.deployed, restorer=parity)
+    )
+    told = () if passes else ("the SDK's engine: restored picture PSNR 34.5 dB, not 35.0",)
+    assert changed.failures() == told
+
+
+def test_the_arithmetic_of_a_gpu_is_judged_too(comparison: Comparison) -> None:
+    report = comparison.report
+    parity = dataclasses.replace(report.reference.transfer, psnr=59.0)
+    arithmetic = dataclasses.replace(report.reference, transfer=parity)
+    changed = dataclasses.replace(report, arithmetic=arithmetic)
+    assert changed.failures() == ("fp16 arithmetic: cartoon PSNR 59.0 dB, not 60.0",)
+
+
 def test_wrong_signature(
     networks: TrainedNetworks, graphs: dict[str, bytes], photos: GatePictures
 ) -> None:

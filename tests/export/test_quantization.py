@@ -44,10 +44,13 @@ def test_every_layer_has_a_range(transfer: onnx.ModelProto, ranges: dict[str, fl
     assert max(ranges.values()) > 2
 
 
-def test_outliers_do_not_set_the_range(transfer: onnx.ModelProto, photos: np.ndarray) -> None:
+@pytest.mark.parametrize("place", [0, -1])
+def test_outliers_do_not_set_the_range(
+    transfer: onnx.ModelProto, photos: np.ndarray, place: int
+) -> None:
     name = transfer.graph.node[4].input[0]
     quiet = np.clip(photos, 120, 135)
-    quiet[0, 0, 0, 0] = 255
+    quiet[place, 0, 0, 0] = 255
     found = calibrate(transfer, quiet, Narrator(), "")[name]
     assert 0.2 <= found < 0.95
 
