@@ -98,6 +98,11 @@ def test_all_variants_fit_into_table_and_plot(arguments):
     assert len(plot(found).axes) == 4
 
 
+def test_the_page_says_how_much_is_chance(arguments):
+    found = [Outcome("baseline", 100, 0.9, 20.0, 0.8, 0.85, 18.0, 1.0, 0.75, 0.1)]
+    assert "standard error of an accuracy 3.0 points" in "\n".join(lines(found, arguments))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

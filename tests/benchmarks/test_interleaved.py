@@ -45,7 +45,8 @@ def test_nothing_measured_is_refused(given):
 
 def test_milliseconds():
     times = measure({"one": {"call": partial(time.sleep, 0.005)}}, rounds=3, seconds=9)
-    assert 5 <= spread(times["one"]["call"]).median < 50
+    # However busy the machine: seconds would be less, and microseconds more.
+    assert 5 <= spread(times["one"]["call"]).median < 5000
 
 
 def test_spread():

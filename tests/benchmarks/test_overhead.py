@@ -5,7 +5,8 @@ import overhead
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from overhead import Arguments, Gauge, growths, main, slope
+from interleaved import Spread
+from overhead import Arguments, Gauge, Growth, Overhead, growths, main, slope
 
 from dtir_sdk.errors import ConfigurationError, EngineError
 
@@ -62,3 +63,27 @@ def test_mistakes_are_found_before_anything_is_measured(monkeypatch):
         main(Arguments(device="cuda"))
     with pytest.raises(ConfigurationError, match="frames is 10: it must be 1000 or more"):
         main(Arguments(frames=10))
+
+
+@pytest.mark.parametrize(
+    ("steady", "leaking", "code", "said"),
+    [
+        ((1.0, 1.0), (256.0, 4096.0), 0, ""),
+        ((1.0, 100.0), (256.0, 4096.0), 1, "memory grew\n"),
+        ((1.0, 1.0), (256.0, 1.0), 1, "the leak made on purpose was not seen: the test proves"),
+    ],
+)
+def test_the_exit_code_says_what_was_found(
+    tmp_path, monkeypatch, capsys, steady, leaking, code, said
+):
+    took = Spread(1.0, 2.0)
+    overheads = [Overhead("as a Pipeline does", "openvino", took, took, took, 0.0, 0.0)]
+    found = [
+        [Growth("host", 0, 2000, rates[0], (1, 2)), Growth("card", 0, 2000, rates[1], (1, 2))]
+        for rates in (steady, leaking)
+    ]
+    monkeypatch.setattr(overhead, "overheads", lambda *_: overheads)
+    monkeypatch.setattr(overhead, "watch_pipeline", lambda *_: found)
+    assert main(Arguments(output=tmp_path)) == code
+    assert capsys.readouterr().err.startswith(said)
+    assert (tmp_path / "overhead.json").is_file()
