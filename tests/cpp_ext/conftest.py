@@ -3,8 +3,6 @@ from __future__ import annotations
 import cv2
 import pytest
 
-pytest.importorskip("dtir_ext", reason="dtir_ext is not installed: pip install ./cpp_ext")
-
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 

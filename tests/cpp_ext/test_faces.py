@@ -5,12 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+# One that is there and cannot be loaded is no reason to skip.
+if find_spec("dtir_ext") is None:
+    pytest.skip("dtir_ext is not installed: pip install ./cpp_ext", allow_module_level=True)
 
 import dtir_ext
 from dtir_sdk.faces import crop_face_with_opencv, paste_face_with_opencv

@@ -66,7 +66,7 @@ def synchronize_batch_norm(network: nn.Module) -> None:
     for module in network.modules():
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
-                made = SynchronizedBatchNorm2d(child.num_features, child.eps)
+                made = SynchronizedBatchNorm2d(child.num_features, child.eps, child.momentum)
                 made.weight, made.bias = child.weight, child.bias
                 for buffer, value in child.named_buffers():
                     setattr(made, buffer, value)
