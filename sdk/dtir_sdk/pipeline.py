@@ -286,10 +286,10 @@ class Pipeline(Closing):
             following = _checked(following)
             if isinstance(source, Source):
                 opened = source
-            elif isinstance(source, (int, str, PathLike)):
-                opened = failed.enter_context(Source.open(source))
-            else:
+            elif isinstance(source, Iterable) and not isinstance(source, str):
                 opened = failed.enter_context(Source.open(source, color=self._color))
+            else:
+                opened = failed.enter_context(Source.open(source))
             stream = Stream(self._session(following, opened.continuous), opened)
             failed.pop_all()
         return stream

@@ -293,6 +293,12 @@ def test_closing_a_paused_file_ends_it(pipeline, small):
         assert not thread.is_alive()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says which cameras there are")
+def test_numpys_number_of_a_camera(bundle):
+    with Pipeline(bundle, color="rgb") as pipeline, pytest.raises(SourceError, match="camera 63"):
+        pipeline.stream(np.int64(63))
+
+
 def test_rgb(bundle, tmp_path, small):
     """Arrays come in the pipeline's order, however they come; of what dtir reads it is known."""
     path = tmp_path / "portrait.png"
