@@ -1,9 +1,11 @@
-"""What is a number and what only looks like one, of Python's types and NumPy's."""
+"""What is a number, of Python's types and NumPy's, and what is refused for being none."""
 
 from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+
+from dtir_sdk.errors import ConfigurationError
 
 
 def is_number(value: object) -> bool:
@@ -17,12 +19,38 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-def is_whole(value: object) -> bool:
-    """Tells whether something is a whole number.
+def check_whole(name: str, value: object, least: int = 1) -> None:
+    """Refuses what is no whole number of `least` or more.
+
+    Args:
+        name: what to call it in the error.
+        value: what should be one.
+        least: the smallest that is taken.
+
+    Raises:
+        ConfigurationError: it is none.
 
     Examples:
         >>> import numpy as np
-        >>> [is_whole(value) for value in (2, np.int64(2), 2.0, True, "2")]
-        [True, True, False, False, False]
+        >>> check_whole("size", np.int64(2))
+        >>> check_whole("size", 0)
+        Traceback (most recent call last):
+        ...
+        dtir_sdk.errors.ConfigurationError: size must be a whole number of 1 or more, not 0
     """
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise ConfigurationError(f"{name} must be a whole number of {least} or more, not {value!r}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuses what is no finite number of seconds, 0 or more.
+
+    Args:
+        name: what to call it in the error.
+        value: what should be one.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not (isinstance(value, Real) and is_number(value) and float(value) >= 0):
+        raise ConfigurationError(f"{name} must be a number of seconds, 0 or more, not {value!r}")

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dtir_sdk.checks import is_whole
-from dtir_sdk.errors import ConfigurationError, EngineError, PictureError
+from dtir_sdk.checks import check_whole
+from dtir_sdk.errors import EngineError, PictureError
 from dtir_sdk.files import reason
 from dtir_sdk.pictures import check_picture
 from dtir_sdk.yunet import YuNet
@@ -90,11 +90,7 @@ class FaceFinder:
         at_once: int = 1,
         threads: int | None = None,
     ) -> None:
-        if not (is_whole(longest_side) and longest_side >= _SHORTEST_SIDE):
-            raise ConfigurationError(
-                f"longest_side must be a whole number of {_SHORTEST_SIDE} or more, not "
-                f"{longest_side!r}"
-            )
+        check_whole("longest_side", longest_side, _SHORTEST_SIDE)
         self._detector = YuNet(confidence, at_once, threads)
         self._longest_side = longest_side
 
@@ -175,8 +171,7 @@ def crop_face(frame: NDArray[Any], transform: NDArray[np.float64], size: int) ->
     """
     picture = check_picture(frame)
     _check_transform(transform)
-    if not (is_whole(size) and size >= 1):
-        raise ConfigurationError(f"size must be a whole number of 1 or more, not {size!r}")
+    check_whole("size", size)
     if not _EXTENDED:
         return crop_face_with_opencv(picture, transform, size)
     crop: Frame = dtir_ext.crop_faces(picture, transform[np.newaxis], size)[0]

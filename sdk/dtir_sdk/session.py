@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.cascade import Cascade
-from dtir_sdk.checks import is_number, is_whole
+from dtir_sdk.checks import check_seconds, check_whole, is_number
 from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.faces import FaceFinder, FoundFace, alignment, crop_face
@@ -47,14 +47,8 @@ class Following:
     hold: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (is_whole(self.detect_every) and self.detect_every >= 1):
-            raise ConfigurationError(
-                f"detect_every must be a whole number of 1 or more, not {self.detect_every!r}"
-            )
-        if not (is_number(self.hold) and self.hold >= 0):
-            raise ConfigurationError(
-                f"hold must be a number of seconds, 0 or more, not {self.hold!r}"
-            )
+        check_whole("detect_every", self.detect_every)
+        check_seconds("hold", self.hold)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def find_sources(source: str | PathLike[str]) -> tuple[Path, ...]:
         if path.is_file():
             return (path,)
         if path.is_dir():
-            files = sorted(file for file in _inside(path) if file.suffix.lower() in _KNOWN)
+            files = sorted(_inside(path, known=True))
             if not files:
                 raise PictureError(f"{path} holds no picture or video")
             return tuple(files)
@@ -75,12 +75,14 @@ def passed_over(source: str | PathLike[str]) -> dict[str, int]:
     path = Path(source)
     if not path.is_dir():
         return {}
-    suffixes = (file.suffix.lower() for file in _inside(path) if not file.name.startswith("."))
-    return dict(Counter(suffix for suffix in suffixes if suffix not in _KNOWN).most_common())
+    others = (file for file in _inside(path, known=False) if not file.name.startswith("."))
+    return dict(Counter(file.suffix.lower() for file in others).most_common())
 
 
-def _inside(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.iterdir() if file.is_file())
+def _inside(folder: Path, *, known: bool) -> Iterator[Path]:
+    """The files of a folder whose suffixes are known, or those whose are not."""
+    chosen = (file for file in folder.iterdir() if (file.suffix.lower() in _KNOWN) == known)
+    return (file for file in chosen if file.is_file())
 
 
 def is_video(path: Path) -> bool:

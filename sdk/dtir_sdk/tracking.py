@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dtir_sdk.checks import is_number
-from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.checks import check_seconds
 from dtir_sdk.faces import FoundFace
 
 _Points = NDArray[np.float32]
@@ -77,8 +76,7 @@ class Tracker:
     """
 
     def __init__(self, confidence: float = 0.6, hold: float = 1.0) -> None:
-        if not (is_number(hold) and hold >= 0):
-            raise ConfigurationError(f"hold must be a number of seconds, 0 or more, not {hold!r}")
+        check_seconds("hold", hold)
         self._confidence = confidence
         self._hold = hold
         self._tracks: list[_Track] = []

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dtir_sdk.checks import is_number, is_whole
+from dtir_sdk.checks import check_whole, is_number
 from dtir_sdk.engines.base import check_not_forked, check_threads
 from dtir_sdk.engines.openvino import core, kept_or_compiled, package
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError
@@ -54,10 +54,7 @@ class YuNet:
         check_threads(threads)
         if not (is_number(confidence) and 0 <= confidence <= 1):
             raise ConfigurationError(f"confidence must be a number in [0, 1], not {confidence!r}")
-        if not (is_whole(at_once) and at_once >= 1):
-            raise ConfigurationError(
-                f"at_once must be a whole number of 1 or more, not {at_once!r}"
-            )
+        check_whole("at_once", at_once)
         if threads is None and at_once > 1:
             threads = 1
         path = Path(__file__).parent / "models/face_detector/yunet_face_detector.onnx"

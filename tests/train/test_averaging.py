@@ -30,13 +30,18 @@ def test_the_decay_grows_up_to_its_limit():
     assert averages(0.26, [1.0, 3.0, 5.0, 9.0]) == pytest.approx([1.0, one, two, three])
 
 
-def test_statistics_are_averaged_too():
+def average_of(buffer, values):
+    """What becomes of a buffer of BatchNorm that had these values in turn."""
     network = nn.BatchNorm1d(1)
     averaged = Averaged(network, 0.9)
-    for mean in (0.0, 11.0):
-        network.running_mean.fill_(mean)
+    for value in values:
+        getattr(network, buffer).fill_(value)
         averaged.update(network)
-    assert float(averaged.module.running_mean) == pytest.approx(9.0)
+    return getattr(averaged.module, buffer).item()
+
+
+def test_statistics_are_averaged_too():
+    assert average_of("running_mean", (0.0, 11.0)) == pytest.approx(9.0)
 
 
 def test_the_copy_is_a_copy():
@@ -48,9 +53,4 @@ def test_the_copy_is_a_copy():
 
 
 def test_what_is_counted_is_as_it_was_last():
-    network = nn.BatchNorm1d(1)
-    averaged = Averaged(network, 0.9)
-    for count in (3, 8):
-        network.num_batches_tracked.fill_(count)
-        averaged.update(network)
-    assert int(averaged.module.num_batches_tracked) == 8
+    assert average_of("num_batches_tracked", (3, 8)) == 8

@@ -92,10 +92,10 @@ def relabel(
     cut = taught.configuration.data.align
     # A bundle does not say.
     if not is_bundle(path) and kept.configuration.data.align != cut:
-        which = ("teacher", "system") if cut else ("system", "teacher")
+        of_faces, of_pictures = ("teacher", "system") if cut else ("system", "teacher")
         raise ConfigurationError(
-            f"{teacher} and {path}: the {which[0]} was trained on faces that were cut out, the "
-            f"{which[1]} on whole pictures: choose two of the same kind"
+            f"{teacher} and {path}: the {of_faces} was trained on faces that were cut out, the "
+            f"{of_pictures} on whole pictures: choose two of the same kind"
         )
     networks = replace(sizes, backbone=own.backbone, recognizer_width=own.recognizer_width)
     data = Data(
