@@ -28,6 +28,7 @@ from dtir_train.cli import main
 from dtir_train.configuration import Data
 from dtir_train.datasets import load_secret
 from dtir_train.datasets.batches import photos_of
+from dtir_train.losses import divergence
 from dtir_train.photo_recognizer import fit_recognizer
 from dtir_train.relabelling import relabel
 from dtir_train.training import Execution, fit, resume
@@ -88,6 +89,40 @@ def test_the_new_recognizer_reads_from_cartoons_what_the_teacher_reads_from_phot
     assert right(untaught, photos) > 0.9
     assert right(trained.recognizer, cartoons) > 0.85
     assert right(trained.recognizer, cartoons) > right(untaught, cartoons) + 0.1
+
+
+def test_a_system_that_reads_the_labels_already_learns_on_from_there(
+    relabelled, teacher, people, tmp_path
+):
+    """From a run, and from the bundle that was made of it."""
+    assert export([str(relabelled), "--output", str(tmp_path / "bundle")]) == 0
+    known = load_trained(relabelled)
+    options = {"epochs": 0.5, "align": False, "start_from": "system"}
+    data = Data((str(people),), attribute="identity", align=False)
+    photos, _ = photos_of(load_secret(data, 32, "test"), np.arange(16))
+    cartoons = send(known.transfer(photos))
+    for name, system in (("run", relabelled), ("of-bundle", tmp_path / "bundle")):
+        relabel((str(people),), teacher, run=tmp_path / name, system=system, **options)
+        learned = load_trained(tmp_path / name)
+        assert learned.labels == known.labels
+        # One step of a training that started elsewhere would not stand here.
+        moved = (learned.recognizer(cartoons) - known.recognizer(cartoons)).abs()
+        assert 0 < moved.mean() < 0.1, name
+
+
+def test_learning_on_brings_the_answers_nearer_to_the_teachers(system, teacher, people, tmp_path):
+    short = {"epochs": 30, "align": False}
+    relabel((str(people),), teacher, run=tmp_path / "short", system=system, **short)
+    options = {"epochs": 250, "align": False, "start_from": "system"}
+    relabel((str(people),), teacher, run=tmp_path / "on", system=tmp_path / "short", **options)
+    data = Data((str(people),), attribute="identity", align=False)
+    photos, _ = photos_of(load_secret(data, 32, "test"), np.arange(16))
+    before, after = load_trained(tmp_path / "short"), load_trained(tmp_path / "on")
+    cartoons = send(before.transfer(photos))
+    taught = load_recognizer(teacher).network(photos)
+    assert divergence(after.recognizer(cartoons), taught, 1.0) < 0.8 * divergence(
+        before.recognizer(cartoons), taught, 1.0
+    )
 
 
 def test_whoever_has_the_other_networks_keeps_them(relabelled, system):
@@ -216,6 +251,11 @@ def no_training(monkeypatch) -> None:
         ({"secret": ("nowhere",)}, DataError, "nowhere: no such folder"),
         ({"system": None}, ConfigurationError, "reads 32x32 pixels, .* draws 128x128: choose"),
         ({"teacher": Path("none")}, ConfigurationError, "none: no checkpoint there"),
+        (
+            {"start_from": "system"},
+            ConfigurationError,
+            r"moods: it reads 3 labels \(glad, sad, cross\), .* reads 4 \(.*\): start from the t",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(system, teacher, tmp_path, options, error, message):
@@ -223,6 +263,20 @@ def test_what_does_not_fit_is_refused(system, teacher, tmp_path, options, error,
     with pytest.raises(error, match=message):
         relabel(run=tmp_path / "run", **values)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_recognizer_of_another_size_is_not_learned_on(relabelled, teacher, tmp_path):
+    checkpoint = load_checkpoint(relabelled)
+    networks = replace(checkpoint.configuration.networks, recognizer_width=4)
+    tensors = dict(checkpoint.tensors)
+    tensors["recognizer"] = build_recognizer(networks, 4).state_dict()
+    configuration = replace(checkpoint.configuration, networks=networks)
+    narrow = replace(checkpoint, configuration=configuration, tensors=tensors)
+    save_checkpoint(narrow, tmp_path / "narrow" / CHECKPOINT_NAME)
+    options = {"system": tmp_path / "narrow", "align": False, "start_from": "system"}
+    with pytest.raises(ConfigurationError, match=r"is a resnet18 of width 4, .* width 8: start"):
+        relabel(GENERATED, teacher, run=tmp_path / "run", **options)
 
 
 @pytest.fixture(scope="module")

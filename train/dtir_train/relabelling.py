@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from dtir_sdk.bundle import default_folder
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.arithmetic import best_device
-from dtir_train.bundled_networks import is_bundle, load_networks
+from dtir_train.bundled_networks import is_bundle, load_networks, restore_batch_norm
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
+    TrainedNetworks,
     TrainedRecognizer,
     load_recognizer,
     refuse_used,
@@ -38,6 +40,7 @@ def relabel(
     *,
     run: tyro.conf.Positional[Path],
     system: Path | None = None,
+    start_from: Literal["teacher", "system"] = "teacher",
     epochs: float = 10,
     jitter: float = 0.1,
     align: bool = True,
@@ -54,12 +57,18 @@ def relabel(
     (`dtir-export FOLDER`) and measured (`dtir-train evaluate table-2 FOLDER --recognizer TEACHER`)
     as a run of `dtir-train fit` is.
 
+    A system that reads the teacher's labels already can be taught more of them, on more photos
+    than it was trained on: `--start-from system`.
+
     Args:
         secret: sources of photos; labels are not read.
         teacher: a recognizer of photos, trained by `dtir-train fit-recognizer`.
         run: the folder; it must not hold a checkpoint or a run.
         system: folder of a full FP32 bundle or of a run, or a checkpoint; by default the bundle
             that comes with dtir.
+        start_from: whose weights the recognizer starts with. `teacher`: it learns the features of
+            that one and its answers. `system`: the system's own recognizer, which must read the
+            teacher's labels and have its size, learns the answers alone.
         epochs: passes over the photos.
         jitter: largest random shift and zoom of the photos as a share of the side, and half of it
             as rotation in radians.
@@ -97,6 +106,8 @@ def relabel(
             f"{teacher} and {path}: the {of_faces} was trained on faces that were cut out, the "
             f"{of_pictures} on whole pictures: choose two of the same kind"
         )
+    if start_from == "system":
+        _refuse_another_recognizer(path, kept, teacher, taught)
     networks = replace(sizes, backbone=own.backbone, recognizer_width=own.recognizer_width)
     data = Data(
         secret,
@@ -114,12 +125,16 @@ def relabel(
     )
     photos = load_unlabelled(data, networks.image_size, "train")
     digest = tensors_sha256(kept.transfer.state_dict(), pictures_sha256(photos).encode())
+    if start_from == "system":
+        digest = tensors_sha256(kept.recognizer.state_dict(), digest.encode())
     unfinished = Unfinished(run / TRAINING_NAME, configuration, taught.labels, digest)
     batch, steps = batches_of(photos, data, epochs, seed, recipe.batch_size)
     with held(run), open_system(path) as opened:
         # Another process may have trained there while pictures were loaded.
         refuse_used(run)
         pairs = paired_batches(opened, batch)
+        if start_from == "system" and is_bundle(path):
+            restore_batch_norm(kept.recognizer, pairs(0)[0])
         recognizer = teach_recognizer(
             taught.network.to(best_device()),
             networks,
@@ -127,6 +142,7 @@ def relabel(
             steps,
             _TASK,
             seed=seed,
+            start_from=kept.recognizer if start_from == "system" else None,
             unfinished=unfinished,
         )
         trained = {"transfer": kept.transfer, "recognizer": recognizer, "restorer": kept.restorer}
@@ -136,3 +152,23 @@ def relabel(
         remove_unfinished(run)
     count = len(taught.labels)
     print(f"{run}: {count} labels of `{data.attribute}` read from the cartoons of {path}")
+
+
+def _refuse_another_recognizer(
+    path: Path, system: TrainedNetworks, teacher: Path, taught: TrainedRecognizer
+) -> None:
+    if system.labels != taught.labels:
+        raise ConfigurationError(
+            f"{path}: it reads {len(system.labels)} labels ({', '.join(system.labels[:10])}), and "
+            f"{teacher} reads {len(taught.labels)} ({', '.join(taught.labels[:10])}): start from "
+            "the teacher"
+        )
+    sizes = [
+        f"{own.backbone} of width {own.recognizer_width}"
+        for own in (system.configuration.networks, taught.configuration.networks)
+    ]
+    if sizes[0] != sizes[1]:
+        raise ConfigurationError(
+            f"{path}: its recognizer is a {sizes[0]}, that of {teacher} a {sizes[1]}: start from "
+            "the teacher"
+        )

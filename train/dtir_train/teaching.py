@@ -4,6 +4,10 @@ It starts as that one and learns to make of a cartoon what that one makes of the
 (Hinton et al., 2015), on varied pictures for as long as it takes (Beyer et al., 2022), and the
 features after each of its stages (FitNets, Romero et al., 2015). Those tell it, place by place,
 where in a cartoon the photo is, which labels of whole pictures do not. No labels are needed.
+
+One that reads the teacher's labels from cartoons already can learn on from where it is, on more
+photos than it had labels for. It found features of its own then, which it keeps: only the answers
+are taught.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from dtir_train.networks import Recognizer
 from dtir_train.unfinished import Unfinished
 
 _LEARNING_RATE = 5e-4
+# For one that reads cartoons already.
+_GENTLE_LEARNING_RATE = 1e-4
 _TEMPERATURE = 4.0
 
 
@@ -31,6 +37,7 @@ def teach_recognizer(
     task: str,
     *,
     seed: int,
+    start_from: Recognizer | None = None,
     unfinished: Unfinished | None = None,
 ) -> Recognizer:
     """Teaches a recognizer to read from cartoons what another one reads from the photos.
@@ -43,6 +50,8 @@ def teach_recognizer(
         steps: how many.
         task: what the progress bar says.
         seed: as for `train_classifier`.
+        start_from: a network of the teacher's sizes and labels that reads cartoons, which is
+            taught answers alone; None starts from the teacher, and teaches its features, too.
         unfinished: as for `train_classifier`.
 
     Returns:
@@ -55,12 +64,20 @@ def teach_recognizer(
         steps,
         task,
         seed=seed,
-        learning_rate=_LEARNING_RATE,
-        loss=partial(_lesson_loss, teacher),
-        start_from=teacher,
+        learning_rate=_LEARNING_RATE if start_from is None else _GENTLE_LEARNING_RATE,
+        loss=partial(_lesson_loss if start_from is None else _answers_loss, teacher),
+        start_from=start_from or teacher,
         keep_last_layer=True,
         unfinished=unfinished,
     )
+
+
+def _answers_loss(
+    teacher: Recognizer, network: Recognizer, cartoons: Tensor, photos: Tensor
+) -> Tensor:
+    with torch.no_grad():
+        answers = teacher(photos)
+    return divergence(network(cartoons), answers, _TEMPERATURE)
 
 
 def _lesson_loss(
