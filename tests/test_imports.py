@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -149,3 +150,15 @@ def test_unknown_name():
 def test_version_is_that_of_the_distribution():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert dtir_sdk.__version__ == project["version"]
+
+
+@pytest.mark.parametrize("command", PACKAGES)
+def test_every_command_says_its_version(command, capsys):
+    """The exit code is what its main returns; `dtir-train` returns none where all went well."""
+    main = importlib.import_module(f"{command}.cli").main
+    assert not main(["--version"])
+    assert capsys.readouterr().out == f"dtir {dtir_sdk.__version__}\n"
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    assert "--version" in capsys.readouterr().out

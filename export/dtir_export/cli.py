@@ -22,7 +22,7 @@ from dtir_sdk.batches import BatchRange, check_batches
 from dtir_sdk.bundle import Bundle, FilePrecision, Role
 from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_sdk.files import reason
-from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing
+from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing, tell_version
 from dtir_sdk.stopping import exit_code, terminable
 
 FAILED = 2
@@ -37,7 +37,8 @@ class Options:
 
     A run or a checkpoint is exported to ONNX, and compared with PyTorch on real pictures: where
     they differ too much, nothing is written. A bundle is split: the graphs that one party may
-    hold are checked and copied, and with --fp16 or --int8 converted and compared.
+    hold are checked and copied, and with --fp16 or --int8 converted and compared. --version, alone,
+    says which dtir this is.
 
     Attributes:
         source: A run's folder, a checkpoint, or a bundle; the newest run under runs/ if none,
@@ -227,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         with terminable(), flushing():
+            if tell_version(arguments):
+                return 0
             options = tyro.cli(Options, prog="dtir-export", args=arguments)
             export(options, Narrator(sys.stdout))
     except DtirError as error:

@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
 from dtir_sdk.errors import DtirError
-from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing
+from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing, tell_version
 from dtir_sdk.stopping import exit_code, terminable
 
 FAILED = 2
@@ -170,10 +170,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         with terminable(), flushing():
+            if tell_version(arguments):
+                return 0
             code: int = tyro.extras.subcommand_cli_from_dict(
                 {"run": run, "info": info, "bench": bench, "cache": cache},
                 prog="dtir",
-                description="Faces become cartoons; labels are read from the cartoons.",
+                description="Faces become cartoons; labels are read from the cartoons. --version says "
+                "which dtir this is.",
                 args=arguments,
             )
     except DtirError as error:

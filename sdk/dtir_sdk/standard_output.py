@@ -1,19 +1,38 @@
-"""What commands do about stdout: where nobody reads on, as in `dtir info | head -1`, they end."""
+"""What commands do about stdout: where nobody reads on, as in `dtir info | head -1`, they end.
+
+And what each of them says there when it is asked for `--version`.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 
+from dtir_sdk import __version__
 from dtir_sdk.errors import OutputError
 from dtir_sdk.files import reason
 
 PIPE_CLOSED = 1
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def tell_version(arguments: Sequence[str] | None) -> bool:
+    """Prints dtir's version where a command is asked for `--version`, and for nothing else.
+
+    Args:
+        arguments: the words after the command; None takes them from the command line.
+
+    Returns:
+        Whether it was.
+    """
+    asked = (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]
+    if asked:
+        print(f"dtir {__version__}")
+    return asked
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.checks import check_whole, is_number
-from dtir_sdk.engines.base import check_not_forked, check_threads
+from dtir_sdk.engines.base import check_not_forked
 from dtir_sdk.engines.openvino import core, kept_or_compiled, package
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError
 from dtir_sdk.files import reason
@@ -51,7 +51,8 @@ class YuNet:
     """
 
     def __init__(self, confidence: float, at_once: int = 1, threads: int | None = None) -> None:
-        check_threads(threads)
+        if threads is not None:
+            check_whole("threads", threads)
         if not (is_number(confidence) and 0 <= confidence <= 1):
             raise ConfigurationError(f"confidence must be a number in [0, 1], not {confidence!r}")
         check_whole("at_once", at_once)

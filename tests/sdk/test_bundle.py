@@ -147,21 +147,34 @@ def test_path_that_climbs_out(new_bundle, name):
         Bundle.open(bundle.folder)
 
 
-def test_link_that_leads_out(new_bundle, tmp_path):
-    path = new_bundle("edge").folder / "transfer.onnx"
-    path.rename(tmp_path / "elsewhere.onnx")
-    path.symlink_to(tmp_path / "elsewhere.onnx")
-    with pytest.raises(BundleError, match="leads out of the bundle"):
-        Bundle.open(path.parent)
+@pytest.fixture
+def linked(new_bundle, tmp_path) -> Bundle:
+    """All its files are links, as those of a shared cache of downloads are."""
+    folder = new_bundle("edge").folder
+    (tmp_path / "blobs").mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(tmp_path / "blobs" / str(number))
+        path.symlink_to(Path("..") / "blobs" / str(number))
+    return Bundle.open(folder)
 
 
-def test_link_changed_after_opening(new_bundle, tmp_path):
-    bundle = new_bundle("edge")
-    path = bundle.folder / "transfer.onnx"
-    path.rename(tmp_path / "elsewhere.onnx")
-    path.symlink_to(tmp_path / "elsewhere.onnx")
-    with pytest.raises(BundleError, match="leads out of the bundle"):
-        bundle.model("transfer")
+def test_files_that_are_links(linked):
+    linked.verify()
+    assert linked.model("transfer") == (linked.folder / "transfer.onnx").read_bytes()
+
+
+def test_a_link_to_another_file(linked, tmp_path):
+    (linked.folder / "transfer.onnx").unlink()
+    (tmp_path / "elsewhere").write_bytes(b"something else")
+    (linked.folder / "transfer.onnx").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=r"transfer\.onnx is not the file"):
+        linked.model("transfer")
+
+
+def test_a_link_to_nothing(linked):
+    (linked.folder / "transfer.onnx").resolve().unlink()
+    with pytest.raises(BundleError, match=r"transfer\.onnx is missing"):
+        Bundle.open(linked.folder)
 
 
 def test_newer_format_version(new_bundle):

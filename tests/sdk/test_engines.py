@@ -353,7 +353,8 @@ def test_bf16_on_a_cpu_without_it(graph, monkeypatch):
 @pytest.mark.parametrize("name", ENGINES)
 def test_threads(graph, name):
     batch = np.zeros((1, 32, 32, 3), np.uint8)
-    assert (load(graph, choose(name, "cpu"), threads=1).infer(batch) == 255).all()
+    for threads in (1, np.int64(1)):
+        assert (load(graph, choose(name, "cpu"), threads=threads).infer(batch) == 255).all()
 
 
 @pytest.mark.parametrize(

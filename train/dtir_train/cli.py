@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from dtir_sdk.errors import ConfigurationError, DtirError
-from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing
+from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing, tell_version
 from dtir_sdk.stopping import exit_code, terminable
 from dtir_train.ending import FAILED, tells
 
+_DESCRIPTION = "Train and evaluate dtir. --version says which dtir this is."
 _GOES_ON = {
     "fit": "; go on with `dtir-train resume RUN`",
     "resume": "; go on with `dtir-train resume RUN`",
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the words after `dtir-train`; None takes them from the command line.
     """
     try:
-        with terminable():
+        with terminable(), flushing():
             _run(arguments)
     except DtirError as error:
         _say(str(error), error)
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
+    if tell_version(arguments):
+        return
     # Here and not above, so that without PyTorch there is a line that says what to install.
     try:
         from dtir_train.commands import app
@@ -51,8 +54,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise ConfigurationError(
             f'{error.name} is not installed: pip install "dtir[train]"'
         ) from error
-    with flushing():
-        app.cli(args=arguments, prog="dtir-train", description="Train and evaluate dtir.")
+    app.cli(args=arguments, prog="dtir-train", description=_DESCRIPTION)
 
 
 def _say(message: str, error: DtirError | KeyboardInterrupt) -> None:

@@ -61,7 +61,8 @@ def fit_recognizer(
         secret: sources of photos with labels.
         run: the folder; it must not hold a checkpoint or a run.
         attribute: column of the label; a folder a person needs none.
-        pretraining: columns of 0 and 1 that the network learns to read first; none leaves that out.
+        pretraining: columns of 0 and 1 (or -1 and 1) that the network learns to read first; none
+            leaves that out.
         pretraining_epochs: passes in learning them.
         epochs: passes in learning the label.
         preset: gives the size of the network and of the pictures.

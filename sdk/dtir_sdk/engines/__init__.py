@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, get_args
 
+from dtir_sdk.checks import check_whole
 from dtir_sdk.engines.base import (
     Array,
     Chain,
@@ -25,7 +26,6 @@ from dtir_sdk.engines.base import (
     Problem,
     Signature,
     Tensor,
-    check_threads,
 )
 from dtir_sdk.errors import ConfigurationError, EngineError
 
@@ -200,7 +200,8 @@ def _check(choice: Choice, precision: str, threads: int | None, mode: str) -> No
         raise ConfigurationError(f"precision must be auto, bf16, f32 or int8, not {precision!r}")
     if mode not in get_args(Mode):
         raise ConfigurationError(f"mode must be latency or throughput, not {mode!r}")
-    check_threads(threads)
+    if threads is not None:
+        check_whole("threads", threads)
     if threads is not None and choice.device != "cpu":
         raise ConfigurationError(
             f"threads are a matter of CPUs, and {choice.engine} runs on {choice.device}: "

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from numpy.typing import NDArray
 
 from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
-from dtir_sdk.errors import BundleError, ConfigurationError, EngineError
+from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.files import reason
 from dtir_sdk.pictures import swap_colors
 
@@ -163,19 +163,6 @@ class EngineInfo:
     def __str__(self) -> str:
         where = f"{self.engine} on {self.device} ({self.processor}), {self.precision}"
         return f"{where}: {self.reason}"
-
-
-def check_threads(threads: int | None) -> None:
-    """Refuses what is no number of CPU threads.
-
-    Args:
-        threads: how many; None leaves it to the engine.
-
-    Raises:
-        ConfigurationError: it is no whole number, or below 1.
-    """
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise ConfigurationError(f"threads must be a whole number of 1 or more, not {threads!r}")
 
 
 def check_not_forked(process: int) -> None:

@@ -214,7 +214,7 @@ def _session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     if threads is not None:
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = int(threads)
     providers: list[Any] = [_CPU]
     if device == "cuda":
         # CUDA and cuDNN may come as wheels, which the loader of the system does not know.

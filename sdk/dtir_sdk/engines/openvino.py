@@ -187,7 +187,7 @@ class OpenVinoEngine(Engine):
             "INFERENCE_PRECISION_HINT": hint,
         }
         if threads is not None:
-            self._options["INFERENCE_NUM_THREADS"] = threads
+            self._options["INFERENCE_NUM_THREADS"] = int(threads)
         self._graph = graph
         compiled = self._kept_or_compiled()
         self._single: _Single | None = None

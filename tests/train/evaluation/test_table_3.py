@@ -65,14 +65,18 @@ def test_the_page_and_the_picture(measured):
     assert cv2.imread(str(output / "table-3.png")).std() > 0
 
 
-def test_the_papers_own_values_stand_beside(bundle, tmp_path, write_set, noisy):
-    rows = [(f"{n}.png", "test" if n >= 4 else "train", *(str(n % 2),) * 4) for n in range(8)]
+@pytest.mark.parametrize("no", ["0", "-1"])
+def test_the_papers_own_values_stand_beside(bundle, tmp_path, write_set, noisy, no):
+    """Whether columns are of 0 and 1, or of -1 and 1 as in CelebA's lists."""
+    split = ["train"] * 4 + ["test"] * 4
+    rows = [(f"{n}.png", split[n], *(("1" if n % 2 else no),) * 4) for n in range(8)]
     pictures = {row[0]: noisy((100, 100, 100), n) for n, row in enumerate(rows)}
     columns = ("Male", "Bald", "Heavy_Makeup", "Attractive")
     faces = write_set(tmp_path / "faces", rows, pictures, columns)
     document = run(bundle, faces, tmp_path / "out", columns, epochs=1)
     assert [tuple(one["paper"]) for one in document["attributes"]] == list(PAPER.values())
     assert document["mean"]["paper"] == pytest.approx([90.2, 89.45])
+    assert document["mean"]["majority"] == 0.5
     page = (tmp_path / "out" / "table-3.md").read_text()
     assert "| 92.4% | 92.2% |" in page
     assert "| 90.2% | 89.5% |" in page
@@ -81,6 +85,15 @@ def test_the_papers_own_values_stand_beside(bundle, tmp_path, write_set, noisy):
 def test_a_column_of_more_than_two_values_is_refused(bundle, people, tmp_path):
     with pytest.raises(DataError, match="the column identity holds more than 0 and 1"):
         run(bundle, people, tmp_path, ("identity",))
+
+
+def test_a_column_of_both_kinds_of_no_is_refused(bundle, tmp_path, write_set, noisy):
+    split = ["train"] * 4 + ["test"] * 4
+    rows = [(f"{n}.png", split[n], str(n % 3 - 1)) for n in range(8)]
+    pictures = {row[0]: noisy((100, 100, 100), n) for n, row in enumerate(rows)}
+    faces = write_set(tmp_path / "faces", rows, pictures, ("Bald",))
+    with pytest.raises(DataError, match=r"Bald holds more than 0 and 1 \(or -1 and 1\)"):
+        run(bundle, faces, tmp_path / "out", ("Bald",))
 
 
 def test_an_attribute_that_never_varies_is_refused(bundle, tmp_path, write_set, noisy):

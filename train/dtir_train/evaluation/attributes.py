@@ -93,7 +93,7 @@ def attributes(
 
     Args:
         setting: the system and the pictures.
-        attributes: columns of 0 and 1, in any case; by default CelebA's 40.
+        attributes: columns of 0 and 1 (or -1 and 1), in any case; by default CelebA's 40.
         original_size: width and height in pixels that the pictures had before they were squeezed
             to another shape; they are stretched back to it before faces are found.
         preset: gives the networks' size; by default the run's own, and that of `edge` for a

@@ -46,8 +46,8 @@ class IdentityTraining:
         identity: sources with pictures of people to tell apart; none leaves identities out.
         identity_column: column of the person; a folder a person needs none.
         identity_epochs: passes in training to tell people apart.
-        pretraining: columns of 0 and 1 that both networks learn to read first; none leaves that
-            out.
+        pretraining: columns of 0 and 1 (or -1 and 1) that both networks learn to read first; none
+            leaves that out.
         pretraining_epochs: passes in learning them.
         taught_epochs: passes over the training photos of all secret sources in which another
             network on cartoons learns from the one on photos; measured beside the one that learned

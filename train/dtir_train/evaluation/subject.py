@@ -17,6 +17,9 @@ from dtir_train.datasets import Pictures, load_secret, load_secret_by_source
 from dtir_train.datasets.sources import open_source
 from dtir_train.evaluation.systems import TrainedSystem
 
+# How a column says that a picture has it not: dtir's own, and CelebA's.
+_NO = ("0", "-1")
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -148,7 +151,7 @@ def flags_of(
     attributes: tuple[str, ...],
     option: str = "--attributes",
 ) -> NDArray[np.int64]:
-    """Reads several columns of 0 and 1: int64 [N, A].
+    """Reads several columns of 0 and 1, or of CelebA's -1 and 1: int64 [N, A] of 0 and 1.
 
     Arguments and errors as `values_of`; `option` is the one that names the columns.
     """
@@ -158,12 +161,12 @@ def flags_of(
             values = values_of(pictures, sources, attribute)
         except DataError as error:
             raise DataError(f"{error}: name others with {option}") from error
-        if not np.isin(values, ("0", "1")).all():
+        if not any(np.isin(values, (no, "1")).all() for no in _NO):
             raise DataError(
-                f"{', '.join(sources)}: the column {attribute} holds more than 0 and 1: "
-                f"name others with {option}"
+                f"{', '.join(sources)}: the column {attribute} holds more than 0 and 1 (or -1 and "
+                f"1): name others with {option}"
             )
-        columns.append(values.astype(np.int64))
+        columns.append((values == "1").astype(np.int64))
     return np.stack(columns, axis=1)
 
 
@@ -177,7 +180,7 @@ def load_flagged(
 
     Args:
         data: the sources.
-        attributes: columns of 0 and 1, in any case.
+        attributes: columns of 0 and 1, or of -1 and 1, in any case.
         size: side of the pictures in pixels.
         original_size: as for `load_secret`.
 
@@ -185,7 +188,7 @@ def load_flagged(
         Both splits, with labels int64 [N, A] of 0 and 1.
 
     Raises:
-        DataError: where a source has no such column, a column holds more than 0 and 1, or is the
+        DataError: where a source has no such column, a column holds more than that, or is the
             same in every test picture.
     """
     train, test = (

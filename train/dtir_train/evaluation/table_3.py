@@ -109,7 +109,7 @@ def table_3(
 
     Args:
         setting: the system and the pictures.
-        attributes: columns of 0 and 1, in any case.
+        attributes: columns of 0 and 1 (or -1 and 1), in any case.
         preset: gives the size of the recognizers that are trained to compare; by default the
             run's own, and those of `edge` for a bundle.
         epochs: passes in training the recognizer.
