@@ -175,8 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code: int = tyro.extras.subcommand_cli_from_dict(
                 {"run": run, "info": info, "bench": bench, "cache": cache},
                 prog="dtir",
-                description="Faces become cartoons; labels are read from the cartoons. --version says "
-                "which dtir this is.",
+                description="Faces become cartoons; labels are read from the cartoons. "
+                "--version says which dtir this is.",
                 args=arguments,
             )
     except DtirError as error:

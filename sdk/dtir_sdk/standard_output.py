@@ -21,7 +21,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def tell_version(arguments: Sequence[str] | None) -> bool:
-    """Prints dtir's version where a command is asked for `--version`, and for nothing else.
+    """Writes dtir's version where a command is asked for `--version`, and for nothing else.
 
     Args:
         arguments: the words after the command; None takes them from the command line.
@@ -31,7 +31,7 @@ def tell_version(arguments: Sequence[str] | None) -> bool:
     """
     asked = (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]
     if asked:
-        print(f"dtir {__version__}")
+        sys.stdout.write(f"dtir {__version__}\n")
     return asked
 
 
