@@ -5,6 +5,7 @@ Noise would prove nothing: the networks' activations on it are unlike those on p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ class GatePictures:
 
     Attributes:
         pictures: uint8 [N, S, S, 3], RGB, N of 1 or more.
-        origins: names of what they were taken from, without their folders.
+        origins: names of what they were taken from, without their folders, in the order in which
+            the sources were named.
     """
 
     pictures: NDArray[np.uint8]
@@ -72,25 +74,30 @@ class PictureSources:
         """
         finder = FaceFinder() if self.align else None
         share = math.ceil(count / len(self.names))
-        pictures: list[NDArray[np.uint8]] = []
-        for name in self.names:
-            if name == GENERATED and self.seed is not None:
-                seed = seed_of(self.seed, split or "test")
-                drawn, _ = generated_secret(share, self.size, seed)
-                pictures += list(drawn)
-                continue
-            for where, data in _read(Path(name), share, split):
-                crop = square_crop(decode_picture(data, where), self.size, finder)
-                if crop is not None:
-                    pictures.append(swap_colors(crop))
-        if not pictures:
+        taken = [self._take_from(name, share, split, finder) for name in self.names]
+        rounds = itertools.chain(*itertools.zip_longest(*taken))
+        chosen = list(itertools.islice(filter(None, rounds), count))
+        if not chosen:
             raise PictureError(
                 f"{', '.join(self.names)}: no face found in any picture: name others with "
                 "--pictures"
             )
-        return GatePictures(
-            np.stack(pictures[:count]), tuple(dict.fromkeys(Path(name).name for name in self.names))
+        given = {origin for origin, _ in chosen}
+        origins = dict.fromkeys(Path(name).name for name in self.names if name in given)
+        return GatePictures(np.stack([picture for _, picture in chosen]), tuple(origins))
+
+    def _take_from(
+        self, name: str, count: int, split: Split | None, finder: FaceFinder | None
+    ) -> list[tuple[str, NDArray[np.uint8]]]:
+        """Pictures of a source, each beside its name."""
+        if name == GENERATED and self.seed is not None:
+            drawn, _ = generated_secret(count, self.size, seed_of(self.seed, split or "test"))
+            return [(name, picture) for picture in drawn]
+        read = _read(Path(name), count, split)
+        crops = (
+            square_crop(decode_picture(data, where), self.size, finder) for where, data in read
         )
+        return [(name, swap_colors(crop)) for crop in crops if crop is not None]
 
 
 def run_sources(configuration: Configuration, paths: Sequence[Path]) -> PictureSources:

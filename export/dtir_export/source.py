@@ -70,7 +70,12 @@ def _reads_photos(path: Path) -> bool:
     What cannot be read is none either, and is told of when it is exported.
     """
     # With the extra `export`, like all that makes a graph of a checkpoint.
-    from safetensors import SafetensorError, safe_open
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f'{path}: {error.name} is not installed: pip install "dtir[export]", or name a bundle'
+        ) from error
 
     try:
         with safe_open(str(path), framework="numpy") as file:

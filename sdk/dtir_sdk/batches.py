@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dtir_sdk.checks import check_whole
 from dtir_sdk.errors import ConfigurationError
 
 # Of faces in a network at once: far beyond this they fit no memory.
@@ -21,7 +22,7 @@ class BatchRange:
         most: the largest; equal to `least`, the profile is static.
 
     Raises:
-        ConfigurationError: they are not in this order, or not from 1 to `LARGEST`.
+        ConfigurationError: they are no whole numbers from 1 to `LARGEST`, or not in this order.
 
     Examples:
         >>> BatchRange.parse("2:8:16"), BatchRange.parse("1")
@@ -33,7 +34,9 @@ class BatchRange:
     most: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.best <= self.most <= LARGEST:
+        for name in ("least", "best", "most"):
+            check_whole(name, getattr(self, name))
+        if not self.least <= self.best <= self.most <= LARGEST:
             raise ConfigurationError(
                 f"a batch range needs 1 <= least <= best <= most, each from 1 to {LARGEST}, and is "
                 f"{self}"

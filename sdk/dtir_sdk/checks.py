@@ -13,10 +13,10 @@ def is_number(value: object) -> bool:
 
     Examples:
         >>> import numpy as np
-        >>> [is_number(value) for value in (2, np.float32(0.5), math.inf, "0.5", None)]
-        [True, True, False, False, False]
+        >>> [is_number(value) for value in (2, np.float32(0.5), math.inf, "0.5", True, None)]
+        [True, True, False, False, False, False]
     """
-    return isinstance(value, Real) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:

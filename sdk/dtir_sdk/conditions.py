@@ -43,7 +43,7 @@ def commit_of(file: Path) -> str:
     try:
         # A package may be installed inside of somebody else's repository.
         _git(file.parent, "ls-files", "--error-unmatch", file.name)
-        return _git(file.parent, "describe", "--always", "--dirty=+")
+        return _git(file.parent, "describe", "--always", "--dirty=+", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import dtir_sdk
 from dtir_sdk.bundle import Bundle
 from dtir_sdk.conditions import versions_of
 from dtir_sdk.engines import choose, problems
+from dtir_sdk.engines.openvino import capabilities, problem
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.faces import CROPPED_BY
 from dtir_sdk.graphs import suited
@@ -66,16 +66,19 @@ def describe(path: Path | None) -> tuple[str, bool]:
 
 
 def _engines() -> tuple[list[str], bool]:
-    lines = [f"  {name}: {problem or 'works'}" for name, problem in problems().items()]
-    if find_spec("openvino") is not None:
-        from dtir_sdk.engines.openvino import capabilities
-
+    lines = [f"  {name}: {why or 'works'}" for name, why in problems().items()]
+    # Whatever engine runs the bundle, faces are found by OpenVINO.
+    finds_faces = (lacking := problem("cpu")) is None
+    if finds_faces:
         lines.append(f"  this CPU computes: {', '.join(capabilities())}")
+    else:
+        lines.append(f"  no faces can be found: {lacking}")
     try:
         choice = choose()
     except EngineError as error:
         return [*lines, f"  none can be had: {error}"], False
-    return [*lines, f"  picked: {choice.engine} on {choice.device} ({choice.reason})"], True
+    picked = f"  picked: {choice.engine} on {choice.device} ({choice.reason})"
+    return [*lines, picked], finds_faces
 
 
 def _run_here(bundle: Bundle) -> str:

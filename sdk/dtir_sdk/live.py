@@ -266,7 +266,8 @@ class _Work:
         self.results.close()
         self._source.close()
         for thread, longest in zip(self._threads, (_GRACE, None), strict=True):
-            if thread.ident is not None:
+            # One that closes its own stream, as a source may that is a function, ends after that.
+            if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(longest)
         # Who was left does not look from now on, but might be at it still.
         with self._looking:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 # Message -> {field number: message of the field}, as onnx.proto numbers them: every way from a
 # model to a tensor.
 _MESSAGES: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 25: "function"},
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},

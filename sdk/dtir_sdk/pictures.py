@@ -313,14 +313,24 @@ def _png_chunks(data: bytes, name: str) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
+def _riff_chunk(data: bytes, kind: bytes) -> bytes:
+    """The first chunk of a kind in a WebP file; empty where there is none."""
+    at = 12
+    while at + 8 <= len(data):
+        start, length = at + 8, int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == kind:
+            return data[start : start + length]
+        at = start + length + length % 2
+    return b""
+
+
 def _orientation(data: bytes, name: str) -> int:
     """The EXIF orientation, 1 to 8, of a PNG or WebP file; 1 where there is none."""
     exif = b""
     if data.startswith(_PNG):
         exif = dict(_png_chunks(data, name)).get(b"eXIf", b"")
     elif data[:4] == b"RIFF":
-        at = data.rfind(b"EXIF")
-        exif = data[at + 8 :].removeprefix(b"Exif\0\0") if at >= 0 else b""
+        exif = _riff_chunk(data, b"EXIF").removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         return 1

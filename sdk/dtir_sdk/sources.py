@@ -75,13 +75,17 @@ def passed_over(source: str | PathLike[str]) -> dict[str, int]:
     path = Path(source)
     if not path.is_dir():
         return {}
-    others = (file for file in _inside(path, known=False) if not file.name.startswith("."))
+    others = _inside(path, known=False)
     return dict(Counter(file.suffix.lower() for file in others).most_common())
 
 
 def _inside(folder: Path, *, known: bool) -> Iterator[Path]:
-    """The files of a folder whose suffixes are known, or those whose are not."""
-    chosen = (file for file in folder.iterdir() if (file.suffix.lower() in _KNOWN) == known)
+    """The files of a folder whose suffixes are known, or those whose are not.
+
+    Hidden ones are neither: file managers keep previews in them, and what was half written is one.
+    """
+    seen = (file for file in folder.iterdir() if not file.name.startswith("."))
+    chosen = (file for file in seen if (file.suffix.lower() in _KNOWN) == known)
     return (file for file in chosen if file.is_file())
 
 

@@ -170,3 +170,18 @@ def test_source_without_test_pictures(folder: Path, tmp_path: Path) -> None:
     assert len(gate_pictures(configuration(), (path,), 4).pictures) == 4
     with pytest.raises(DataError, match=r"set\.zip has no test pictures"):
         gate_pictures(configuration(), (path,), 4, "test")
+
+
+@pytest.mark.parametrize(("count", "shares"), [(1, [1, 0, 0]), (4, [2, 1, 1]), (6, [2, 2, 2])])
+def test_every_source_gives_its_share(tmp_path: Path, count: int, shares: list[int]) -> None:
+    sources = []
+    for grey in (10, 20, 30):
+        sources.append(tmp_path / f"of-{grey}")
+        sources[-1].mkdir()
+        for number in range(4):
+            cv2.imwrite(str(sources[-1] / f"{number}.png"), np.full((40, 40, 3), grey, np.uint8))
+    taken = gate_pictures(configuration(), tuple(sources), count)
+    greys = taken.pictures[:, 0, 0, 0].tolist()
+    assert [greys.count(grey) for grey in (10, 20, 30)] == shares
+    gave = [source.name for source, share in zip(sources, shares, strict=True) if share]
+    assert list(taken.origins) == gave

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,4 +94,11 @@ def test_what_cannot_be_looked_at(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.safetensors").symlink_to("gone")
     with pytest.raises(ConfigurationError, match=r"run/checkpoint\.safetensors could not be read"):
+        find_source(None, tmp_path)
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
+    make(tmp_path / "run" / "checkpoint.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ConfigurationError, match=r'safetensors is not .*"dtir\[export\]", or name'):
         find_source(None, tmp_path)

@@ -12,9 +12,17 @@ ranges = st.lists(st.integers(1, 40), min_size=3, max_size=3).map(
 )
 
 
-@pytest.mark.parametrize("sides", [(0, 1, 1), (1, 3, 2), (2, 1, 2), (-1, 0, 1), (1, 1, 4097)])
+@pytest.mark.parametrize("sides", [(1, 3, 2), (2, 1, 2), (1, 1, 4097)])
 def test_sides_that_are_not_in_order(sides):
     with pytest.raises(ConfigurationError, match="1 <= least <= best <= most"):
+        BatchRange(*sides)
+
+
+@pytest.mark.parametrize(
+    "sides", [(0, 1, 1), (-1, 0, 1), ("1", "2", "3"), (1, 1.5, 2), (1, 1, True)]
+)
+def test_sides_that_are_no_numbers_of_pictures(sides):
+    with pytest.raises(ConfigurationError, match="must be a whole number of 1 or more"):
         BatchRange(*sides)
 
 

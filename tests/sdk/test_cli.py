@@ -657,3 +657,26 @@ def test_an_output_that_was_closed_before_the_start():
     command = f'"{sys.executable}" -m dtir_sdk info >&-'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("info",), ("run", "sample", "--engine", "onnxruntime")])
+def test_an_openvino_that_cannot_be_loaded_is_told(tmp_path, words):
+    """Whatever engine runs the bundle, it finds the faces."""
+    stub = tmp_path / "broken" / "openvino" / "__init__.py"
+    stub.parent.mkdir(parents=True)
+    stub.write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
+    done = subprocess.run(
+        [sys.executable, "-m", "dtir_sdk", *words],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "broken")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = "openvino cannot be loaded (libtbb.so.12: cannot open shared object file)"
+    assert done.returncode == 2
+    if words == ("info",):
+        assert f"openvino on cpu: {told}: pip install openvino" in done.stdout
+        assert "no faces can be found: " in done.stdout
+        assert done.stderr == ""
+    else:
+        assert told in one_error_line(done.stderr)

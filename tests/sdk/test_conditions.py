@@ -34,6 +34,8 @@ def test_a_commit_is_told_and_whether_it_was_changed(file):
     assert not clean.endswith("+")
     file.write_text("changed\n")
     assert commit_of(file) == clean + "+"
+    git(file.parent, "tag", "-a", "v1", "-m", "released")
+    assert commit_of(file) == clean + "+"
 
 
 def test_a_file_in_somebody_elses_repository_has_no_commit(file):

@@ -374,6 +374,21 @@ def test_what_is_no_following_is_refused_before_a_camera_is_opened(
     assert driven.closed.is_set()
 
 
+def test_a_source_may_close_its_own_stream(pipeline, small):
+    """Which it does in the stream's own thread, as what it tells of is told there."""
+    closed = threading.Event()
+
+    def frames():
+        yield small
+        stream.close()
+        closed.set()
+        yield small
+
+    stream = pipeline.stream(frames())
+    list(stream)
+    assert closed.wait(60)
+
+
 def test_a_closed_pipeline_opens_no_camera(bundle, driven, monkeypatch):
     with Pipeline(bundle) as pipeline:
         pass

@@ -195,6 +195,30 @@ def test_orientation_of_avif(tmp_path, orientation):
     assert np.abs(read.astype(int) - wanted).mean() < 4
 
 
+def with_exif_webp(data: bytes, orientation: int, *, note: bytes) -> bytes:
+    """With the chunks of an extended file: its sides, the picture, EXIF, and XMP behind it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+    height, width = smooth.shape[:2]
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    extended = chunk(b"VP8X", b"\x0c\0\0\0" + sides)
+    body = extended + data[12:] + chunk(b"EXIF", exif(orientation)) + chunk(b"XMP ", note)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_orientation_of_webp(tmp_path, orientation):
+    """Also where a later chunk holds the word."""
+    wanted = TURNS[orientation](smooth)
+    data = with_exif_webp(encoded(smooth, ".webp"), orientation, note=b"<note>from EXIF</note>")
+    (tmp_path / "p.webp").write_bytes(data)
+    read = read_picture(tmp_path / "p.webp")
+    assert read.shape == wanted.shape
+    assert np.abs(read.astype(int) - wanted).mean() < 4
+
+
 def test_one_pixel(tmp_path):
     write_picture(tmp_path / "p.png", np.full((1, 1, 3), 7, np.uint8))
     assert read_picture(tmp_path / "p.png").tolist() == [[[7, 7, 7]]]

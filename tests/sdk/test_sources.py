@@ -70,3 +70,10 @@ def test_what_is_passed_over(folder):
         (folder / name).write_bytes(b"x")
     assert passed_over(folder) == {".heic": 2, ".txt": 1, "": 1}
     assert passed_over(folder / "a.png") == passed_over(f"{folder}/*") == {}
+
+
+def test_hidden_files_are_no_sources(folder):
+    for name in ("._a.png", ".a.png.1234abcd.part.png", ".notes.txt"):
+        (folder / name).write_bytes(b"x")
+    assert [path.name for path in find_sources(folder)] == ["a.png", "b.JPG", "film.mp4"]
+    assert passed_over(folder) == {".txt": 1}

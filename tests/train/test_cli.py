@@ -163,7 +163,7 @@ def test_what_was_trained_when_it_was_stopped_is_kept(
     assert process.returncode == code
     promise, end = errors.splitlines()
     assert promise == "dtir-train: stopping after this step; once more stops at once"
-    assert end.endswith("stopped; go on with `dtir-train resume RUN`")
+    assert end.startswith("dtir-train: stopped; go on with `dtir-train resume RUN`")
     load_trained(run)
     last_line = (run / METRICS_NAME).read_text().splitlines()[-1]
     assert load_checkpoint(run).step == int(last_line.split(",")[0]) > 7
@@ -193,3 +193,17 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_kept(
 def test_closed_pipe(into_closed_pipe, words):
     program = "import sys; from dtir_train.cli import main; sys.exit(main())"
     assert into_closed_pipe("-c", program, *words, "--help") == (1, "")
+
+
+@pytest.mark.parametrize("option", ["", "--dry-run"])
+def test_what_did_not_train_is_not_to_be_gone_on_with(monkeypatch, capsys, option):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dtir_train.cli._run", stopped)
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "tiny", *option.split()])
+    assert left.value.code == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dtir-train: stopped")
+    assert ("resume" in line) is not bool(option)

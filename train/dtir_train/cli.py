@@ -15,7 +15,7 @@ from dtir_train.ending import FAILED, tells
 
 _DESCRIPTION = "Train and evaluate dtir. --version says which dtir this is."
 _GOES_ON = {
-    "fit": "; go on with `dtir-train resume RUN`",
+    "fit": "; go on with `dtir-train resume RUN`, or with `fit` where it had not begun yet",
     "resume": "; go on with `dtir-train resume RUN`",
     "fit-recognizer": "; the same command goes on, unless its checkpoint is there already",
     "relabel": "; the same command goes on, unless its checkpoint is there already",
@@ -33,11 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with terminable(), flushing():
             _run(arguments)
     except DtirError as error:
-        _say(str(error), error)
+        _say(f"error: {error}", error)
         sys.exit(FAILED)
     except KeyboardInterrupt as error:
         words = sys.argv[1:] if arguments is None else arguments
-        _say("stopped" + _GOES_ON.get(words[0] if words else "", ""), error)
+        trained = words[0] if words and "--dry-run" not in words else ""
+        _say("stopped" + _GOES_ON.get(trained, ""), error)
         sys.exit(exit_code(error))
     except BrokenPipeError:
         discard_output()
@@ -59,4 +60,4 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 def _say(message: str, error: DtirError | KeyboardInterrupt) -> None:
     if tells(error):
-        sys.stderr.write(f"dtir-train: error: {message}\n")
+        sys.stderr.write(f"dtir-train: {message}\n")

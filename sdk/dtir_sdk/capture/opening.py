@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from dtir_sdk.capture.base import Source, Teller
 from dtir_sdk.capture.devices import Camera, LiveFrames, NetworkStream, camera_name
 from dtir_sdk.capture.files import IterableSource, PictureSource, VideoSource, own_frames
 from dtir_sdk.capture.live import LiveSource
+from dtir_sdk.checks import check_whole, is_number
 from dtir_sdk.errors import ConfigurationError, PictureError, SourceError
 from dtir_sdk.pictures import Color, check_color
 from dtir_sdk.sources import find_sources, is_video
@@ -43,6 +43,8 @@ def open_source(
 ) -> Source:
     """Opens a source; see `Source.open`."""
     _check_numbers(width, height, rate, timeout, reconnects)
+    if live not in (None, True, False):
+        raise ConfigurationError(f"live must be True, False or None, not {live!r}")
     check_color(color)
     named = isinstance(uri, (Integral, str, PathLike))
     _refuse(named and color != "bgr", "color is for iterables: of all else it is known")
@@ -168,15 +170,16 @@ def _open_files(
 def _check_numbers(
     width: int | None, height: int | None, rate: float | None, timeout: float, reconnects: int
 ) -> None:
-    for name, value in {"width": width, "height": height, "rate": rate}.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigurationError(f"{name} must be more than 0, not {value}")
-    if not 0 < timeout <= _LONGEST_TIMEOUT:
+    for name, pixels in {"width": width, "height": height}.items():
+        if pixels is not None:
+            check_whole(name, pixels)
+    if rate is not None and not (is_number(rate) and rate > 0):
+        raise ConfigurationError(f"rate must be more than 0, not {rate!r}")
+    if not (is_number(timeout) and 0 < timeout <= _LONGEST_TIMEOUT):
         raise ConfigurationError(
-            f"timeout must be more than 0 and at most {_LONGEST_TIMEOUT:g} seconds, not {timeout}"
+            f"timeout must be more than 0 and at most {_LONGEST_TIMEOUT:g} seconds, not {timeout!r}"
         )
-    if reconnects < 0:
-        raise ConfigurationError(f"reconnects must be 0 or more, not {reconnects}")
+    check_whole("reconnects", reconnects, least=0)
 
 
 def _refuse(wrong: bool, why: str) -> None:

@@ -149,7 +149,7 @@ class EngineInfo:
     Attributes:
         engine: the engine's name.
         device: `cpu` or `cuda`.
-        processor: the maker's name of the processor or card.
+        processor: the maker's name of the processor or card, where the engine says which.
         precision: the arithmetic that it computes in.
         reason: why it was picked.
     """

@@ -306,11 +306,12 @@ class EngineCache:
         total = sum(size for _, _, size in items)
         for _, path, size in sorted(items):
             if total > self.largest and path != keep:
-                self._remove(path)
+                # Where another process or user holds it, that one or the next removes it.
+                with suppress(OSError):
+                    self._remove(path)
                 total -= size
         for path in self._half_written():
             if _age(path) > _ABANDONED:
-                # Where another process holds it, that one or the next removes it.
                 with suppress(OSError):
                     path.unlink()
 

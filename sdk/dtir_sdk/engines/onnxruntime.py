@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dtir_sdk.conditions import processor
 from dtir_sdk.engines.base import (
     Array,
     Choice,
@@ -115,10 +115,9 @@ class OnnxRuntimeEngine(Engine):
         self._session: onnxruntime.InferenceSession | None = session
         self._bound: dict[int, BoundRun] = {}
         self._device = choice.device
-        processor = platform.processor() or platform.machine()
-        if choice.device == "cuda":
-            processor = "NVIDIA"
-        info = EngineInfo(NAME, choice.device, processor, f"{graph.precision}{note}", choice.reason)
+        # ONNX Runtime does not say which card it took.
+        where = "an NVIDIA card" if choice.device == "cuda" else processor()
+        info = EngineInfo(NAME, choice.device, where, f"{graph.precision}{note}", choice.reason)
         super().__init__(info, signature)
 
     def _infer(self, batch: Array) -> Array:

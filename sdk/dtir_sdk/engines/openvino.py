@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 NAME = "openvino"
 
+_REMEDY = "pip install openvino"
 _VNNI = frozenset(("avx512_vnni", "avx_vnni"))
 
 
@@ -48,7 +49,11 @@ def problem(device: Device) -> Problem | None:
     if device != "cpu":
         return Problem(f"openvino does not run on {device}", "ask for cpu")
     if find_spec("openvino") is None:
-        return Problem("openvino is not installed", "pip install openvino")
+        return Problem("openvino is not installed", _REMEDY)
+    try:
+        package()
+    except EngineError as error:
+        return Problem(str(error).removesuffix(f": {_REMEDY}"), _REMEDY)
     return None
 
 
@@ -77,15 +82,21 @@ def package() -> ModuleType:
     That would send a message to the Internet at every start, from a process of its own, which
     where processes are spawned runs the user's program a second time. openvino does without it
     where it cannot be imported.
+
+    Raises:
+        EngineError: it is not there, or cannot be loaded.
     """
     name = "openvino_telemetry"
-    if name in sys.modules:
-        return importlib.import_module("openvino")
-    sys.modules[name] = None  # type: ignore[assignment]
+    hidden = name not in sys.modules
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
         return importlib.import_module("openvino")
+    except ImportError as error:
+        raise EngineError(f"openvino cannot be loaded ({reason(error)}): {_REMEDY}") from error
     finally:
-        del sys.modules[name]
+        if hidden:
+            del sys.modules[name]
 
 
 @functools.cache

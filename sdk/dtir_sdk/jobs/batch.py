@@ -53,10 +53,10 @@ class _Task:
 def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
     """Writes NAME.png, safe to show, and NAME.json for every picture NAME.
 
-    The pictures are read, searched and written by a thread a core. A run that was stopped goes on
-    where it was: a picture whose results are there, made of that very file (by its time and its
-    size) with the same graphs, faces and surroundings, is passed over. One that cannot be read is
-    told on stderr.
+    The pictures are read and written by a thread a core; the networks take one after another. A run
+    that was stopped goes on where it was: a picture whose results are there, made of that very
+    file (by its time and its size) with the same graphs, faces and surroundings, is passed over.
+    One that cannot be read is told on stderr.
 
     Args:
         pipeline: to run the pictures through.

@@ -54,7 +54,10 @@ def document_of(origin: dict[str, Any], pipeline: Pipeline, result: Result) -> b
 def source_in(path: Path) -> Path | None:
     """Returns the picture, resolved, that a document tells of; None where it is no document."""
     source = _read(path).get("source")
-    return Path(source).resolve() if isinstance(source, str) else None
+    try:
+        return Path(source).resolve() if isinstance(source, str) else None
+    except (OSError, ValueError):
+        return None
 
 
 def labels_in(path: Path, origin: dict[str, Any]) -> list[str] | None:
@@ -80,6 +83,6 @@ def _changed(source: Path) -> dict[str, int] | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -147,6 +147,20 @@ def test_notes_count_too(tmp_path):
     assert (cache.recall("first"), cache.recall("second")) == (b"", bytes(150))
 
 
+def test_what_cannot_be_removed_stays(tmp_path, monkeypatch):
+    """As a file that another user, or on Windows another process, has."""
+    cache = EngineCache(tmp_path / "engines", largest=150)
+    cache.remember("first", bytes(100))
+
+    def refused(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        cache.remember("second", bytes(100))
+    assert cache.recall("second") == bytes(100)
+
+
 def test_notes(cache):
     assert cache.recall("timings") == b""
     cache.remember("timings", b"")

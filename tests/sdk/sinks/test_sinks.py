@@ -106,9 +106,8 @@ def test_missing_extra(tmp_path, monkeypatch, module, target, extra, origin):
 
 
 def test_a_target_may_be_a_path(tmp_path):
-    for path in (tmp_path, tmp_path / "labels.jsonl"):
-        with open_sink(path) as by_path, open_sink(str(tmp_path / "other.jsonl")):
-            assert type(by_path).__name__ in ("PictureFolder", "LinesFile")
+    with open_sink(tmp_path) as folder, open_sink(tmp_path / "labels.jsonl") as lines:
+        assert [type(sink).__name__ for sink in (folder, lines)] == ["PictureFolder", "LinesFile"]
 
 
 @pytest.mark.parametrize("name", ["\u5199" * 82 + ".mp4", "a" * 300 + ".mp4"])

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from dtir_sdk.errors import DataError, PictureError
+from dtir_sdk.errors import DataError, OutputError, PictureError
 from dtir_sdk.faces import FaceFinder
 from dtir_sdk.pictures import decode_picture
 from dtir_train.datasets.crops import square_crop
@@ -102,7 +102,12 @@ def _folder(
         [entry.name for entry in entries],
     ]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
-    cache = Path(os.environ.get("DTIR_CACHE") or "~/.cache/dtir").expanduser()
+    try:
+        cache = Path(os.environ.get("DTIR_CACHE") or "~/.cache/dtir").expanduser()
+    except RuntimeError as error:
+        raise OutputError(
+            f"there is no place for decoded pictures ({error}): set DTIR_CACHE to a folder"
+        ) from error
     return cache / "pictures" / key
 
 
