@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from dtir_sdk.errors import DataError, PictureError
 from dtir_sdk.faces import FaceFinder
 from dtir_sdk.files import reason
-from dtir_sdk.pictures import decode_picture, swap_colors
+from dtir_sdk.pictures import SUFFIXES, decode_picture, swap_colors
 from dtir_train.configuration import Configuration
 from dtir_train.datasets.crops import square_crop
 from dtir_train.datasets.decoded import GENERATED, seed_of
 from dtir_train.datasets.generated import generated_secret
-from dtir_train.datasets.sources import PICTURE_SUFFIXES, Entry, open_source
+from dtir_train.datasets.sources import Entry, open_source
 
 Split = Literal["train", "test"]
 
@@ -126,7 +126,7 @@ def run_sources(configuration: Configuration, paths: Sequence[Path]) -> PictureS
 def _read(path: Path, count: int, split: Split | None) -> list[tuple[str, bytes]]:
     """Where each of `count` pictures comes from, and its file's bytes."""
     try:
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
+        if path.suffix.lower() in SUFFIXES and path.is_file():
             if split is not None:
                 raise DataError(
                     f"{path} is a single picture, and INT8 is calibrated on some and judged on "

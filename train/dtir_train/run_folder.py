@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dtir_sdk.errors import ConfigurationError, OutputError
+from dtir_sdk.files import replacing, write_atomically
 from dtir_train.channel import to_bytes
 from dtir_train.configuration import Configuration
 
@@ -35,14 +36,8 @@ def write_configuration(folder: Path, configuration: Configuration) -> None:
     Raises:
         OutputError: where the folder cannot be written.
     """
-    path = folder / CONFIGURATION_NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(configuration.to_json(), indent=2) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written ({error})") from error
+    text = json.dumps(configuration.to_json(), indent=2) + "\n"
+    write_atomically(folder / CONFIGURATION_NAME, text.encode())
 
 
 def read_configuration(folder: Path) -> Configuration:
@@ -138,14 +133,9 @@ class MetricsFile:
         return [row for row in csv.DictReader(whole) if (row.get("step") or "").isdecimal()]
 
     def _replace(self, rows: list[dict[str, str]]) -> None:
-        partial = self._path.with_name(self._path.name + ".partial")
-        with self._writing(partial, "w") as writer:
+        with replacing(self._path) as temporary, self._writing(temporary, "w") as writer:
             writer.writeheader()
             writer.writerows(rows)
-        try:
-            partial.replace(self._path)
-        except OSError as error:
-            raise OutputError(f"{self._path}: could not be replaced ({error})") from error
 
     @contextmanager
     def _writing(self, path: Path, mode: str) -> Iterator[csv.DictWriter[str]]:
@@ -170,8 +160,4 @@ def save_grid(rows: list[Tensor], path: Path) -> None:
     strips = [torch.cat(list(to_bytes(row)), dim=2) for row in rows]
     picture = torch.cat(strips, dim=1).permute(1, 2, 0).cpu().numpy()[..., ::-1]
     _, stream = cv2.imencode(".png", np.ascontiguousarray(picture))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(stream.tobytes())
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written ({error})") from error
+    write_atomically(path, stream.tobytes())

@@ -570,3 +570,15 @@ def test_numbers_that_are_written_in_two_ways_have_one_order(tmp_path, labelled)
 def test_a_limit_holds_for_the_generated_pair_too():
     data = Data(attribute="shape", align=False, limit=20)
     assert len(load_secret(data, 32, "train")) == len(load_target(data, 32, "train")) == 20
+
+
+def test_without_a_home_it_says_what_to_set(monkeypatch, people):
+    """As for a user of a container that the system does not know."""
+
+    def homeless(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.setenv("DTIR_CACHE", "~/cache")
+    with pytest.raises(OutputError, match="there is no place for decoded pictures .*: set DTIR_C"):
+        load_secret(Data((str(people),), attribute="identity", align=False), 32, "train")

@@ -373,7 +373,7 @@ def test_pictures_added_later_change_no_others_split(tmp_path, attribute):
 
 def test_a_folder_of_pictures_is_a_target_domain_only(tmp_path, png):
     (tmp_path / "in").mkdir()
-    for name in ("b.webp", "in/a.bmp", "c.gif"):
+    for name in ("b.webp", "in/a.bmp", "c.tga"):
         (tmp_path / name).write_bytes(png(0))
     entries = open_source(tmp_path, None).entries
     assert entries == (Entry("b.webp", "train", ""), Entry("in/a.bmp", "train", ""))

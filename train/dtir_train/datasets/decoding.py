@@ -1,7 +1,7 @@
 """Decodes a source once: reads, aligns, resizes, and keeps the bytes in memory-mapped shards.
 
-They lie in a folder of the cache (`$DTIR_CACHE`, else `~/.cache/dtir`) under a name made of
-everything that their content depends on, so that a changed source is decoded anew.
+They lie in a folder of the cache (`$DTIR_CACHE`, else the system's place for caches) under a name
+made of everything that their content depends on, so that a changed source is decoded anew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 from rich.progress import Progress
 
 from dtir_sdk.errors import DataError, OutputError, PictureError
@@ -103,7 +104,8 @@ def _folder(
     ]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
     try:
-        cache = Path(os.environ.get("DTIR_CACHE") or "~/.cache/dtir").expanduser()
+        named = os.environ.get("DTIR_CACHE")
+        cache = Path(named).expanduser() if named else user_cache_path("dtir", appauthor=False)
     except RuntimeError as error:
         raise OutputError(
             f"there is no place for decoded pictures ({error}): set DTIR_CACHE to a folder"

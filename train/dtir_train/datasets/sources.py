@@ -32,10 +32,9 @@ from typing import Literal
 
 from dtir_sdk.errors import DataError
 from dtir_sdk.files import reason
+from dtir_sdk.pictures import SUFFIXES
 
 Domain = Literal["secret", "target"]
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 # What zipfile raises for a member that is missing, damaged, or encrypted.
 _NOT_IN_ZIP = (KeyError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
@@ -157,7 +156,7 @@ def _open(path: Path, attribute: str | None, domain: Domain) -> Source:
     else:
         entries, by_folder = _folder_a_class(path), True
     if not entries:
-        raise DataError(f"{path}: no pictures there ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise DataError(f"{path}: no pictures there ({', '.join(sorted(SUFFIXES))})")
     return Source(path, tuple(entries), by_folder, remark)
 
 
@@ -334,4 +333,4 @@ def _column(attribute: str, columns: Sequence[str], where: str) -> str:
 
 def _is_picture(name: str) -> bool:
     # macOS puts a hidden companion beside each file of a zip.
-    return Path(name).suffix.lower() in PICTURE_SUFFIXES and not Path(name).name.startswith(".")
+    return Path(name).suffix.lower() in SUFFIXES and not Path(name).name.startswith(".")
