@@ -580,5 +580,5 @@ def test_without_a_home_it_says_what_to_set(monkeypatch, people):
 
     monkeypatch.setattr(Path, "expanduser", homeless)
     monkeypatch.setenv("DTIR_CACHE", "~/cache")
-    with pytest.raises(OutputError, match="there is no place for decoded pictures .*: set DTIR_C"):
+    with pytest.raises(OutputError, match=r"no place for decoded pictures .*: set DTIR_C"):
         load_secret(Data((str(people),), attribute="identity", align=False), 32, "train")
