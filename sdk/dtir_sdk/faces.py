@@ -6,6 +6,7 @@ Training uses the same functions, so that a model sees exactly the crops that it
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -176,6 +177,14 @@ def crop_face(frame: NDArray[Any], transform: NDArray[np.float64], size: int) ->
         return crop_face_with_opencv(picture, transform, size)
     crop: Frame = dtir_ext.crop_faces(picture, transform[np.newaxis], size)[0]
     return crop
+
+
+def crop_faces(frame: NDArray[Any], transforms: Sequence[NDArray[np.float64]], size: int) -> Frame:
+    """Cuts several aligned squares out of a frame, as `crop_face` does: uint8 [N, S, S, 3]."""
+    crops = np.empty((len(transforms), size, size, 3), np.uint8)
+    for crop, transform in zip(crops, transforms, strict=True):
+        crop[:] = crop_face(frame, transform, size)
+    return crops
 
 
 def paste_face(frame: Frame, cartoon: Frame, transform: NDArray[np.float64]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle
@@ -20,7 +19,7 @@ from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.engines import EngineInfo
 from dtir_sdk.engines.base import check_not_forked
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
-from dtir_sdk.faces import FaceFinder, alignment, crop_face
+from dtir_sdk.faces import FaceFinder, alignment, crop_faces
 from dtir_sdk.pictures import Color, Picture, check_color, check_picture, read_picture, swap_colors
 from dtir_sdk.results import Face, Result, Timings
 from dtir_sdk.session import Faces, Following, VideoSession
@@ -156,7 +155,7 @@ class Pipeline(Closing):
         detected = perf_counter()
         wanted = found[:1] if self.faces == "largest" else found
         transforms = [alignment(face.landmarks, self._size) for face in found]
-        crops = self._cut(picture, transforms[: len(wanted)])
+        crops = crop_faces(picture, transforms[: len(wanted)], self._size)
         aligned = perf_counter()
         cascaded = self._cascade(crops)
         cartoons = cascaded.cartoons
@@ -351,13 +350,6 @@ class Pipeline(Closing):
 
     def _in_color(self, frame: Picture) -> Picture:
         return frame if self._color == "bgr" else swap_colors(frame)
-
-    def _cut(self, picture: Picture, transforms: Sequence[NDArray[np.float64]]) -> Picture:
-        """Cuts out the crops, uint8 [N, S, S, 3]."""
-        crops = np.empty((len(transforms), self._size, self._size, 3), np.uint8)
-        for crop, transform in zip(crops, transforms, strict=True):
-            crop[:] = crop_face(picture, transform, self._size)
-        return crops
 
 
 def _checked(following: Following | None) -> Following:

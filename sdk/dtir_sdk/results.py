@@ -22,12 +22,12 @@ class Timings:
     Attributes:
         detect: finding the faces.
         align: cutting them out.
-        transfer: making them cartoons.
-        recognize: reading the label from the cartoons.
+        transfer: making them cartoons, with all that surrounds both networks.
+        recognize: reading the label from the cartoons, in the engine.
         compose: setting the cartoons into the frame.
         total: the whole call.
         transfer_engine: what the engine itself took of `transfer`.
-        recognizer_engine: what the engine itself took of `recognize`.
+        recognizer_engine: what the engine itself took of `recognize`, which is all of it.
     """
 
     detect: float

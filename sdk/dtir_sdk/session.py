@@ -15,7 +15,7 @@ from dtir_sdk.cascade import Cascade
 from dtir_sdk.checks import check_seconds, check_whole, is_number
 from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.errors import ConfigurationError
-from dtir_sdk.faces import FaceFinder, FoundFace, alignment, crop_face
+from dtir_sdk.faces import FaceFinder, FoundFace, alignment, crop_faces
 from dtir_sdk.pictures import Color, Picture, check_picture, swap_colors
 from dtir_sdk.results import Face, FrameStamp, Result, Timings
 from dtir_sdk.tracking import LONGEST_WITHOUT_LOOK, TrackedFace, Tracker
@@ -189,9 +189,7 @@ class VideoSession:
         wanted = tracked[:1] if self._largest else tracked
         transforms = [alignment(face.landmarks, self._size) for face in tracked]
         fresh = [n for n, face in enumerate(wanted) if face.seen]
-        crops = np.empty((len(fresh), self._size, self._size, 3), np.uint8)
-        for crop, n in zip(crops, fresh, strict=True):
-            crop[:] = crop_face(look.picture, transforms[n], self._size)
+        crops = crop_faces(look.picture, [transforms[n] for n in fresh], self._size)
         aligned = perf_counter()
         cascaded = self._cascade(crops)
         recognized = perf_counter()
