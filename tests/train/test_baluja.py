@@ -80,5 +80,6 @@ def test_networks_are_of_the_papers_width():
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(setting):
-    with pytest.raises(ConfigurationError, match="must"):
+    (name,) = setting
+    with pytest.raises(ConfigurationError, match=rf"{name} is .*: it must be"):
         HidingRecipe(**setting)

@@ -9,7 +9,6 @@ each network.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,9 +20,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dtir_sdk.errors import ConfigurationError
 from dtir_train.arithmetic import arithmetic
 from dtir_train.channel import from_bytes, send, to_bytes
+from dtir_train.configuration import check_amount
 
 _KERNELS = (3, 4, 5)
 _PART = 8
@@ -54,12 +53,10 @@ class HidingRecipe:
     noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.filters < 1 or self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
-            raise ConfigurationError("filters, batch_size and learning_rate must be above 0")
-        if not all(0 <= one < math.inf for one in (self.steps, self.crop, self.noise)):
-            raise ConfigurationError("steps, crop and noise must not be negative")
-        if not 0 < self.secret_weight < math.inf:
-            raise ConfigurationError("secret_weight must be above 0")
+        for name in ("filters", "batch_size", "learning_rate", "secret_weight"):
+            check_amount(name, getattr(self, name))
+        for name in ("steps", "crop", "noise"):
+            check_amount(name, getattr(self, name), or_none=True)
 
 
 class Towers(nn.Module):

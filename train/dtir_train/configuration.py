@@ -21,17 +21,17 @@ CONFIGURATION_VERSION = 1
 _Section = TypeVar("_Section")
 
 
-def check_passes(name: str, passes: float, *, none: bool = False) -> None:
-    """Raises ConfigurationError unless passes over pictures are a number above 0.
+def check_amount(name: str, amount: float, *, or_none: bool = False) -> None:
+    """Raises ConfigurationError unless an amount is a finite number above 0.
 
     Args:
         name: of the option.
-        passes: over the pictures.
-        none: 0 is right too.
+        amount: such as a weight, or passes over pictures.
+        or_none: 0 is right too.
     """
-    if not (0 < passes < math.inf or (none and passes == 0)):
-        least = "0 or more" if none else "above 0"
-        raise ConfigurationError(f"{name} is {passes:g}: it must be {least}")
+    if not (0 < amount < math.inf or (or_none and amount == 0)):
+        least = "0 or more" if or_none else "above 0"
+        raise ConfigurationError(f"{name} is {amount:g}: it must be {least}")
 
 
 def check_seed(seed: int, name: str = "seed") -> None:
@@ -199,33 +199,21 @@ class Recipe:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        check_passes("epochs", self.epochs)
-        if not (0 <= self.constant_epochs < math.inf and 0 <= self.settle_epochs <= self.epochs):
+        check_amount("epochs", self.epochs)
+        for name in ("batch_size", "learning_rate", "penalty_every"):
+            check_amount(name, getattr(self, name))
+        if self.discriminator_learning_rate is not None:
+            check_amount("discriminator_learning_rate", self.discriminator_learning_rate)
+        for name in ("constant_epochs", "gradient_penalty", *_weights(self)):
+            check_amount(name, getattr(self, name), or_none=True)
+        if not 0 <= self.settle_epochs <= self.epochs:
             raise ConfigurationError(
-                "constant_epochs must be 0 or more and settle_epochs from 0 to epochs "
-                f"({self.constant_epochs}, {self.settle_epochs}, {self.epochs})"
+                f"settle_epochs is {self.settle_epochs:g}: it must be from 0 to epochs, which is "
+                f"{self.epochs:g}"
             )
-        if self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
-            raise ConfigurationError("batch_size and learning_rate must be above 0")
-        if self.discriminator_learning_rate is not None and not (
-            0 < self.discriminator_learning_rate < math.inf
-        ):
-            raise ConfigurationError("discriminator_learning_rate must be above 0")
-        if self.penalty_every < 1 or not 0 <= self.gradient_penalty < math.inf:
-            raise ConfigurationError(
-                "penalty_every must be 1 or more and gradient_penalty 0 or more "
-                f"({self.penalty_every}, {self.gradient_penalty})"
-            )
-        if not 0.0 <= self.average < 1.0 or not 0.0 <= self.beta1 < 1.0:
-            raise ConfigurationError("average and beta1 must be from 0 to below 1")
-        weights = (
-            self.adversarial_weight,
-            self.recognition_weight,
-            self.restoration_weight,
-            self.similarity_weight,
-        )
-        if not all(0 <= weight < math.inf for weight in weights):
-            raise ConfigurationError("the weights of the losses must not be negative")
+        for name in ("average", "beta1"):
+            if not 0 <= (share := getattr(self, name)) < 1:
+                raise ConfigurationError(f"{name} is {share:g}: it must be from 0 to below 1")
         if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
             raise ConfigurationError(f"jpeg_quality is {self.jpeg_quality}: it must be 1 to 100")
         if self.jpeg_quality_to is not None and not (
@@ -259,16 +247,13 @@ class Distillation:
     teacher_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        weights = (
-            self.features_weight,
-            self.cartoons_weight,
-            self.answers_weight,
-            self.restoration_weight,
-        )
-        if not all(0 <= weight < math.inf for weight in weights):
-            raise ConfigurationError("the weights of the distillation must not be negative")
-        if not 0 < self.temperature < math.inf:
-            raise ConfigurationError(f"temperature is {self.temperature}: it must be above 0")
+        for name in _weights(self):
+            check_amount(name, getattr(self, name), or_none=True)
+        check_amount("temperature", self.temperature)
+
+
+def _weights(of: Recipe | Distillation) -> list[str]:
+    return [each.name for each in dataclasses.fields(of) if each.name.endswith("_weight")]
 
 
 @dataclass(frozen=True)

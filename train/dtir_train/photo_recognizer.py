@@ -19,7 +19,7 @@ from dtir_train.configuration import (
     Data,
     PresetName,
     Recipe,
-    check_passes,
+    check_amount,
     check_seed,
 )
 from dtir_train.evaluation.arrays import as_tensor, bgr
@@ -80,7 +80,7 @@ def fit_recognizer(
         TrainingError: where the weights are not finite any more.
     """
     refuse_used(run)
-    check_passes("epochs", epochs)
+    check_amount("epochs", epochs)
     check_seed(seed)
     training = IdentityTraining(
         secret, attribute, epochs, pretraining, pretraining_epochs=pretraining_epochs

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import binary_auroc
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.files import check_writable
 from dtir_train.classifier import Batch, attribute_loss, batches_of, logits, train_classifier
-from dtir_train.configuration import PresetName, check_passes
+from dtir_train.configuration import PresetName, check_amount
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.celeba import ATTRIBUTES
 from dtir_train.evaluation.recognition import balanced_accuracy, majority
@@ -106,7 +106,7 @@ def attributes(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
-    check_passes("epochs", epochs)
+    check_amount("epochs", epochs)
     if not attributes:
         raise ConfigurationError("attributes needs names of columns")
     check_writable(setting.output)

@@ -9,7 +9,7 @@ from dtir_sdk.errors import ConfigurationError
 from dtir_train.arithmetic import best_device
 from dtir_train.checkpoint import load_recognizer
 from dtir_train.classifier import batches_of, train_classifier
-from dtir_train.configuration import Data, Networks, PresetName, check_passes
+from dtir_train.configuration import Data, Networks, PresetName, check_amount
 from dtir_train.datasets import Pictures
 from dtir_train.evaluation.systems import DEFAULT_PRESET, TrainedSystem
 from dtir_train.networks import Recognizer
@@ -49,7 +49,7 @@ class Passes:
         sized = preset or (None if system.configuration else DEFAULT_PRESET)
         if asked is None:
             return cls(system.comparable_epochs(preset), sized, _uncounted(system))
-        check_passes("baseline_epochs", asked, none=True)
+        check_amount("baseline_epochs", asked, or_none=True)
         if asked == 0 and preset is not None and not used:
             raise ConfigurationError(
                 f"preset {preset} is for networks that are trained to compare, and baseline_epochs "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.files import check_writable, write_atomically
-from dtir_train.configuration import PresetName, check_passes
+from dtir_train.configuration import PresetName, check_amount
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts, subset
 from dtir_train.evaluation.grid import grid
 from dtir_train.evaluation.judge import TwoDomains, told_apart, two_domains
@@ -95,11 +95,16 @@ def figures(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
-    check_passes("judge_epochs", judge_epochs)
-    if points < 2 or not blurs or not all(0 <= blur <= _MOST_BLUR for blur in blurs):
-        raise ConfigurationError(
-            f"figures needs 2 points, and blurs from 0 to {_MOST_BLUR:g} pixels, to judge them by"
-        )
+    check_amount("judge_epochs", judge_epochs)
+    if points < 2:
+        raise ConfigurationError(f"points is {points}: it must be 2 or more")
+    if not blurs:
+        raise ConfigurationError("no blurs are named: figures needs one or more, such as 0")
+    for blur in blurs:
+        if not 0 <= blur <= _MOST_BLUR:
+            raise ConfigurationError(
+                f"blurs holds {blur:g}: each must be from 0 to {_MOST_BLUR:g} pixels"
+            )
     _check_sklearn()
     check_writable(subject.output)
     with open_system(subject.system) as system:

@@ -20,7 +20,7 @@ from dtir_train.classifier import (
     predict,
     train_classifier,
 )
-from dtir_train.configuration import Configuration, Data, Networks, Recipe, check_passes
+from dtir_train.configuration import Configuration, Data, Networks, Recipe, check_amount
 from dtir_train.datasets import Pictures, load_secret, pictures_sha256
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
 from dtir_train.evaluation.celeba import ATTRIBUTES
@@ -64,9 +64,9 @@ class IdentityTraining:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        check_passes("identity_epochs", self.identity_epochs)
-        check_passes("pretraining_epochs", self.pretraining_epochs)
-        check_passes("taught_epochs", self.taught_epochs, none=True)
+        check_amount("identity_epochs", self.identity_epochs)
+        check_amount("pretraining_epochs", self.pretraining_epochs)
+        check_amount("taught_epochs", self.taught_epochs, or_none=True)
         if self.repeats < 1:
             raise ConfigurationError(f"repeats is {self.repeats}: it must be 1 or more")
 

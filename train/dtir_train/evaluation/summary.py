@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 
 from dtir_sdk.files import check_writable
-from dtir_train.configuration import PresetName, check_passes
+from dtir_train.configuration import PresetName, check_amount
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts
 from dtir_train.evaluation.baseline import Passes, photo_baseline
 from dtir_train.evaluation.grid import grid
@@ -71,7 +71,7 @@ def summary(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
-    check_passes("judge_epochs", judge_epochs)
+    check_amount("judge_epochs", judge_epochs)
     check_writable(subject.output)
     with open_system(subject.system) as system:
         data = subject.data(system, target)

@@ -16,7 +16,7 @@ from torch import Tensor
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.files import check_writable
 from dtir_train.classifier import Batch, attribute_loss, batches_of, logits, train_classifier
-from dtir_train.configuration import PresetName, check_passes
+from dtir_train.configuration import PresetName, check_amount
 from dtir_train.datasets.augmentation import blurred
 from dtir_train.datasets.draws import Draws
 from dtir_train.evaluation.arrays import as_tensor, bgr, in_parts
@@ -124,9 +124,10 @@ def table_3(
         DataError: where the data cannot be used.
         OutputError: where the results cannot be written.
     """
-    check_passes("epochs", epochs)
-    if repeats < 1 or not attributes:
-        raise ConfigurationError("table-3 needs attributes, and repeats above 0")
+    check_amount("epochs", epochs)
+    check_amount("repeats", repeats)
+    if not attributes:
+        raise ConfigurationError("no attributes are named: table-3 needs one or more columns")
     if not 0 <= blur <= _MOST_BLUR:
         raise ConfigurationError(f"blur is {blur:g}: it must be from 0 to {_MOST_BLUR:g} pixels")
     seeds = tuple(range(setting.seed, setting.seed + repeats))
