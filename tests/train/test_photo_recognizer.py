@@ -143,6 +143,12 @@ def test_it_is_no_run_to_resume(people, tmp_path, stopping):
         resume(tmp_path / "1", Execution())
 
 
+def test_left_and_right_may_differ(people, tmp_path):
+    options = {"pretraining": (), "epochs": 1, "flip": False}
+    fit(people, tmp_path / "run", **options)
+    assert not load_recognizer(tmp_path / "run").configuration.data.flip
+
+
 @pytest.fixture
 def no_training(monkeypatch) -> None:
     def train(*_):
@@ -170,6 +176,17 @@ def test_what_does_not_fit_is_refused(people, tmp_path, options, error, message)
     with pytest.raises(error, match=message):
         fit(people, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_training")
+def test_folders_have_no_columns(tmp_path, noisy):
+    for folder in ("0", "1"):
+        (tmp_path / "faces" / folder).mkdir(parents=True)
+        for number in range(8):
+            picture = noisy((100, 100, 100), number)
+            (tmp_path / "faces" / folder / f"{number}.png").write_bytes(picture)
+    with pytest.raises(DataError, match=r"folders are the labels, and there is no column Tall: na"):
+        fit(tmp_path / "faces", tmp_path / "run", pretraining=("Tall",))
 
 
 @pytest.mark.usefixtures("no_training")

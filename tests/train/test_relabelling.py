@@ -298,6 +298,35 @@ def test_pictures_are_given_as_the_system_had_them(system, teacher, tmp_path):
     assert not load_checkpoint(tmp_path / "run").configuration.data.align
 
 
+def test_it_learns_from_what_the_system_is_sent_through_and_as_it_was_shown(
+    system, teacher, tmp_path, monkeypatch
+):
+    """JPEG of the run's qualities, and nothing mirrored where the system saw nothing mirrored."""
+    checkpoint = load_checkpoint(system)
+    own = checkpoint.configuration
+    configuration = replace(
+        own,
+        data=replace(own.data, flip=False),
+        recipe=replace(own.recipe, jpeg_quality=10, jpeg_quality_to=20),
+    )
+    sent = replace(checkpoint, configuration=configuration)
+    save_checkpoint(sent, tmp_path / "sent" / CHECKPOINT_NAME)
+    qualities = []
+
+    def noted(cartoons, *, jpeg_quality):
+        qualities.append(jpeg_quality)
+        return send(cartoons, jpeg_quality=jpeg_quality)
+
+    monkeypatch.setattr("dtir_train.relabelling.send", noted)
+    options = {"system": tmp_path / "sent", "epochs": 0.25, "align": False, "limit": 400}
+    relabel(GENERATED, teacher, run=tmp_path / "run", **options)
+    assert len(qualities) > 2
+    assert set(qualities) <= set(range(10, 21))
+    made = load_checkpoint(tmp_path / "run").configuration
+    assert (made.recipe.jpeg_quality, made.recipe.jpeg_quality_to) == (10, 20)
+    assert not made.data.flip
+
+
 @pytest.mark.usefixtures("no_training")
 def test_a_system_is_no_teacher_and_a_recognizer_of_photos_no_system(system, teacher, tmp_path):
     with pytest.raises(ConfigurationError, match="a system, whose recognizer reads cartoons"):

@@ -128,7 +128,7 @@ def test_pictures_without_a_face_are_told(small, faces, tmp_path, capsys):
     left_out = len(load_secret(configuration.data, 32, "train").left_out)
     assert left_out
     expected = f"{faces}: no face found in {left_out} training pictures, which are left out"
-    assert dry_run(configuration, tmp_path / "run", OFTEN)[0] == expected
+    assert expected in dry_run(configuration, tmp_path / "run", OFTEN)
     fit(configuration, tmp_path / "run", OFTEN)
     assert "which are left out" in capsys.readouterr().out
 
@@ -582,7 +582,12 @@ def test_the_gradient_penalty_is_logged_wherever_there_was_one(small, tmp_path):
 def test_a_dry_run_says_what_it_did_and_writes_nothing(small, tmp_path, monkeypatch, precision):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    first, second, third = dry_run(small(steps=64, precision=precision), tmp_path / "run", OFTEN)
+    *remarks, first, second, third = dry_run(
+        small(steps=64, precision=precision), tmp_path / "run", OFTEN
+    )
+    for domain, remark in zip(("secret", "target"), remarks, strict=True):
+        assert f"{domain} pictures: generated, discs and squares" in remark
+        assert f"--data.{domain}" in remark
     epoch = len(load_secret(small().data, 32, "train")) // 16
     assert first == f"{epoch} steps an epoch, {2 * epoch} in all"
     assert "total loss" in second

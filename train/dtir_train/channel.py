@@ -13,6 +13,8 @@ import torch
 from kornia.enhance import jpeg_codec_differentiable
 from torch import Tensor
 
+from dtir_train.configuration import Recipe
+
 
 def to_bytes(pictures: Tensor) -> Tensor:
     """Converts pictures to bytes: float [..., 3, S, S] in [-1, 1] to uint8, same shape."""
@@ -45,6 +47,21 @@ def send(cartoons: Tensor, round_to_bytes: bool = True, jpeg_quality: int | None
     else:
         return cartoons
     return smooth + (arrived - smooth).detach()
+
+
+def jpeg_quality_of(recipe: Recipe, seed: int, step: int) -> int | None:
+    """Returns a step's JPEG quality: the same in every process, and again after a resumption.
+
+    Args:
+        recipe: says from which to which; None in it sends no JPEG.
+        seed: of the run.
+        step: of it.
+    """
+    if recipe.jpeg_quality is None or recipe.jpeg_quality_to is None:
+        return recipe.jpeg_quality
+    # A key that neither shuffles nor variations have.
+    draw = np.random.default_rng((seed, step, 6, 1))
+    return int(draw.integers(recipe.jpeg_quality, recipe.jpeg_quality_to, endpoint=True))
 
 
 def _smooth_jpeg(cartoons: Tensor, quality: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from lightning_fabric import Fabric
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
@@ -105,8 +106,9 @@ def train_classifier(
         done = kept.step
     # What is not kept may end in the midst of a step.
     stopping = nullcontext(Stop()) if unfinished is None else stop_after_step()
+    shown = escape(task)
     with stopping as stop, Progress() as bar:
-        steps_left = bar.track(range(done, steps), total=steps, completed=done, description=task)
+        steps_left = bar.track(range(done, steps), total=steps, completed=done, description=shown)
         for step in steps_left:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))

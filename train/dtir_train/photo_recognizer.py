@@ -44,6 +44,7 @@ def fit_recognizer(
     preset: PresetName = "edge",
     labels: tuple[str, ...] | None = None,
     align: bool = True,
+    flip: bool = True,
     limit: int | None = None,
     validation: float = 0.05,
     seed: int = 0,
@@ -68,6 +69,7 @@ def fit_recognizer(
         preset: gives the size of the network and of the pictures.
         labels: names of the classes in the order of their values; by default the data's own.
         align: find and cut out faces; off for pictures that are not faces.
+        flip: mirror half of the pictures; off where left and right differ, as of letters.
         limit: use at most this many pictures of each source and split.
         validation: share of the training split that is held out, to say at the end how well the
             recognizer reads it; 0 holds none out.
@@ -87,7 +89,7 @@ def fit_recognizer(
     )
     networks = PRESETS[preset].networks
     pictures = load_people(
-        Data(labels=labels, align=align, limit=limit, validation=validation),
+        Data(labels=labels, align=align, flip=flip, limit=limit, validation=validation),
         training,
         networks.image_size,
         "validation" if validation else None,

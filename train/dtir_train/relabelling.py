@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from torch import Tensor
 
 from dtir_sdk.bundle import default_folder
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.arithmetic import best_device
 from dtir_train.bundled_networks import is_bundle, load_networks, restore_batch_norm
+from dtir_train.channel import jpeg_quality_of, send
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
@@ -22,7 +24,7 @@ from dtir_train.checkpoint import (
     save_checkpoint,
     tensors_sha256,
 )
-from dtir_train.classifier import batches_of
+from dtir_train.classifier import Batch, batches_of
 from dtir_train.configuration import Configuration, Data, Recipe
 from dtir_train.datasets import load_unlabelled, pictures_sha256
 from dtir_train.distillation import with_teacher_hash
@@ -52,10 +54,10 @@ def relabel(
     Stopped, the same command goes on.
 
     Its transfer and its restore generator stay as they are, whoever has them; only a recognizer is
-    trained, for the cloud. It learns to make of a cartoon what a recognizer of photos makes of the
-    photo: photos without labels will do, the more the better. What comes out is exported
-    (`dtir-export FOLDER`) and measured (`dtir-train evaluate table-2 FOLDER --recognizer TEACHER`)
-    as a run of `dtir-train fit` is.
+    trained, for the cloud. It learns to make of a cartoon, after the channel that the system was
+    trained with, what a recognizer of photos makes of the photo: photos without labels will do,
+    the more the better. What comes out is exported (`dtir-export FOLDER`) and measured
+    (`dtir-train evaluate table-2 FOLDER --recognizer TEACHER`) as a run of `dtir-train fit` is.
 
     A system that reads the teacher's labels already can be taught more of them, on more photos
     than it was trained on: `--start-from system`.
@@ -116,10 +118,15 @@ def relabel(
         attribute=taught.configuration.data.attribute,
         labels=taught.configuration.data.labels,
         align=align and cut,
+        # Neither was shown mirrored pictures where one was not.
+        flip=taught.configuration.data.flip and kept.configuration.data.flip,
         jitter=jitter,
         limit=limit,
     )
-    recipe = Recipe(epochs=epochs)
+    channel = kept.configuration.recipe
+    recipe = Recipe(
+        epochs=epochs, jpeg_quality=channel.jpeg_quality, jpeg_quality_to=channel.jpeg_quality_to
+    )
     configuration = with_teacher_hash(
         Configuration(networks, data, recipe, seed, start_from=str(path), teacher=str(teacher))
     )
@@ -132,7 +139,7 @@ def relabel(
     with held(run), open_system(path) as opened:
         # Another process may have trained there while pictures were loaded.
         refuse_used(run)
-        pairs = paired_batches(opened, batch)
+        pairs = _sent(paired_batches(opened, batch), recipe, seed)
         if start_from == "system" and is_bundle(path):
             restore_batch_norm(kept.recognizer, pairs(0)[0])
         recognizer = teach_recognizer(
@@ -152,6 +159,16 @@ def relabel(
         remove_unfinished(run)
     count = len(taught.labels)
     print(f"{run}: {count} labels of `{data.attribute}` read from the cartoons of {path}")
+
+
+def _sent(pairs: Batch, recipe: Recipe, seed: int) -> Batch:
+    """The cartoons of each batch as they arrive after the channel that the system was made for."""
+
+    def arrived(step: int) -> tuple[Tensor, Tensor]:
+        cartoons, photos = pairs(step)
+        return send(cartoons, jpeg_quality=jpeg_quality_of(recipe, seed, step)), photos
+
+    return arrived
 
 
 def _refuse_another_recognizer(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
@@ -21,7 +20,7 @@ from dtir_train.batch_norm import synchronize_batch_norm
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.bundled_networks import restore_batch_norm
 from dtir_train.captured import Captured
-from dtir_train.channel import send
+from dtir_train.channel import jpeg_quality_of, send
 from dtir_train.checkpoint import Checkpoint, tensors_sha256
 from dtir_train.configuration import Configuration, Recipe
 from dtir_train.datasets import Batch
@@ -360,13 +359,7 @@ class System:
         return varied(targets, of_targets), varied(cartoons, of_cartoons)
 
     def _jpeg_quality(self) -> int | None:
-        """Of this step: the same in every process, and again after a resumption."""
-        recipe = self.configuration.recipe
-        if recipe.jpeg_quality is None or recipe.jpeg_quality_to is None:
-            return recipe.jpeg_quality
-        # A key that neither shuffles nor variations have.
-        draw = np.random.default_rng((self.configuration.seed, self.step, 6, 1))
-        return int(draw.integers(recipe.jpeg_quality, recipe.jpeg_quality_to, endpoint=True))
+        return jpeg_quality_of(self.configuration.recipe, self.configuration.seed, self.step)
 
     def _train_discriminator(
         self, targets: Tensor, cartoons: Tensor, penalised: bool

@@ -13,15 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -39,7 +30,7 @@ from dtir_train.checkpoint import (
     reads_photos,
     save_checkpoint,
 )
-from dtir_train.configuration import Configuration
+from dtir_train.configuration import Configuration, Data
 from dtir_train.datasets import (
     Batch,
     Batches,
@@ -49,6 +40,7 @@ from dtir_train.datasets import (
     pictures_sha256,
 )
 from dtir_train.datasets.batches import photos_of
+from dtir_train.datasets.decoded import GENERATED
 from dtir_train.distillation import with_teacher_hash
 from dtir_train.distributed import (
     World,
@@ -57,6 +49,7 @@ from dtir_train.distributed import (
     launched,
     processes_asked_for,
 )
+from dtir_train.progress import TrainingProgress
 from dtir_train.run_folder import (
     MetricsFile,
     held,
@@ -292,10 +285,10 @@ def _train(
     with (
         stop_after_step(at_once_if_repeated=world.size == 1) as stop,
         _board(folder, system.step, first) as board,
-        _progress(schedule.steps, system.step, first) as (bar, task),
+        TrainingProgress(schedule.steps, system.step, first) as progress,
     ):
-        for line in pictures.remarks if first else ():
-            bar.console.print(line)
+        for line in pictures.remarks:
+            progress.tell(line)
         penalty: dict[str, float] = {}
         ahead = fabric.device.type != "cpu"
         for made in batches.prepared(system.step, schedule.steps, ahead=ahead):
@@ -307,12 +300,12 @@ def _train(
             if step_penalty := losses.pop("penalty"):
                 penalty = {"penalty": step_penalty}
             last = system.step == schedule.steps
-            bar.update(task, completed=system.step)
+            progress.advance(system.step)
             values: dict[str, float] = {}
             if system.step % execution.log_every == 0 or last:
                 values |= losses | penalty
                 penalty = {}
-                bar.update(task, losses=_summary(values))
+                progress.show(system.step, values)
             if system.step % execution.validate_every == 0 or last:
                 if held_out is not None:
                     measured = _validate(system, held_out, fabric, world)
@@ -320,11 +313,10 @@ def _train(
                         "validation_accuracy": measured.accuracy,
                         "validation_psnr": measured.psnr,
                     }
-                    if first:
-                        bar.console.print(
-                            f"step {system.step}: validation accuracy {measured.accuracy:.2%}, "
-                            f"restored {measured.psnr:.2f} dB"
-                        )
+                    progress.tell(
+                        f"step {system.step}: validation accuracy {measured.accuracy:.2%}, "
+                        f"restored {measured.psnr:.2f} dB"
+                    )
                 if first:
                     _save_samples(system, held_out, batch, fabric, folder)
             if values:
@@ -430,8 +422,18 @@ def _load(configuration: Configuration, world: World, device: torch.device) -> _
         *dict.fromkeys((*secret.remarks, *target.remarks)),
         *_left_out(secret, configuration.data.secret),
         *_without_pictures(secret, configuration.data.attribute),
+        *_generated(configuration.data),
     )
     return _RunPictures(secret, batches, secret.label_names, held_out, digest, remarks)
+
+
+def _generated(data: Data) -> Iterator[str]:
+    for domain, sources in (("secret", data.secret), ("target", data.target)):
+        if GENERATED in sources:
+            yield (
+                f"{domain} pictures: {GENERATED}, discs and squares that dtir draws, for a first "
+                f"look: name your own with --data.{domain}"
+            )
 
 
 def _left_out(pictures: Pictures, sources: tuple[str, ...]) -> Iterator[str]:
@@ -558,25 +560,3 @@ def _record(
     log.append(step, values)
     for name, value in values.items():
         board.add_scalar(name, value, step)
-
-
-def _summary(values: dict[str, float]) -> str:
-    return (
-        f"total {values['total']:.2f} recognition {values['recognition']:.3f} "
-        f"restoration {values['restoration']:.3f}"
-    )
-
-
-@contextmanager
-def _progress(steps: int, done: int, visible: bool) -> Iterator[tuple[Progress, TaskID]]:
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-    )
-    with Progress(*columns, disable=not visible) as progress:
-        yield progress, progress.add_task("training", total=steps, completed=done, losses="")

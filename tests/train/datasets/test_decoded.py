@@ -582,3 +582,13 @@ def test_without_a_home_it_says_what_to_set(monkeypatch, people):
     monkeypatch.setenv("DTIR_CACHE", "~/cache")
     with pytest.raises(OutputError, match=r"no place for decoded pictures .*: set DTIR_C"):
         load_secret(Data((str(people),), attribute="identity", align=False), 32, "train")
+
+
+def test_folders_keep_their_names(tmp_path, png):
+    """0 and 1 are what their owner calls them, and not what a column of them would mean."""
+    for folder in ("0", "1"):
+        (tmp_path / folder).mkdir()
+        for number in range(8):
+            (tmp_path / folder / f"{number}.png").write_bytes(png(number))
+    data = Data((str(tmp_path),), attribute="male", align=False, validation=0)
+    assert load_secret(data, 32, "train").label_names == ("0", "1")

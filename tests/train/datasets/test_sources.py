@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtir_sdk.errors import DataError
+from dtir_train.checkpoint import CHECKPOINT_NAME
 from dtir_train.datasets import sources
 from dtir_train.datasets.sources import Entry, open_source
 
@@ -435,3 +436,25 @@ def test_a_list_of_celeba_that_is_no_text_is_told(tmp_path, png):
     (tmp_path / "list_attr_celeba.txt").write_bytes(b"1\nMale\n000001.jpg \xe9\n")
     with pytest.raises(DataError, match=r"list_attr_celeba\.txt: no text in UTF-8 .*download it"):
         open_source(tmp_path, "male")
+
+
+def test_what_folders_are_is_told(tmp_path, png):
+    """Their names are the labels, whatever attribute is asked for, and only pictures are used."""
+    for name in ("a/1.png", "a/2.tif", "b/1.png", "b/notes.txt", "b/deeper/1.png", "b/.hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(0))
+    source = open_source(tmp_path, "male")
+    assert [entry.name for entry in source.entries] == ["a/1.png", "a/2.tif", "b/1.png"]
+    assert source.remark == (
+        f"{tmp_path}: its 2 folders are the labels (a, b), which are called `male`; not used: 2 "
+        "files and folders in them that are no pictures"
+    )
+
+
+@pytest.mark.parametrize("attribute", ["male", None])
+def test_a_run_is_no_pictures(tmp_path, png, attribute):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "1.png").write_bytes(png(0))
+    (tmp_path / CHECKPOINT_NAME).touch()
+    with pytest.raises(DataError, match="a run of dtir-train, and no pictures: name it as the s"):
+        open_source(tmp_path, attribute)

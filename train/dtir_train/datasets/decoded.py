@@ -30,9 +30,7 @@ _HINTS = {
     "test": ": name them in a column `split` of labels.csv",
 }
 _GENERATED_COUNTS = {"train": 512, "validation": 64, "test": 128}
-_KNOWN_LABELS: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
-    ("male", ("0", "1")): ("female", "male"),
-}
+_KNOWN_LABELS = {"male": ("female", "male")}
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,9 @@ def _classes(data: Data, sources: list[tuple[str, Source]]) -> _Classes:
                     f"{', '.join(sorted(ones)[:10])} here, {', '.join(sorted(others)[:10])} there: "
                     "write it alike, or name all classes with `labels`"
                 )
-    return _Classes(_label_names(data, values), values)
+    # Folders are named by their owner: 0 and 1 mean what they say there.
+    in_words = not any(source.labelled_by_folder for _, source in sources)
+    return _Classes(_label_names(data, values, in_words), values)
 
 
 def load_unlabelled(data: Data, size: int, split: str, seed: int = 0) -> Pictures:
@@ -286,7 +286,8 @@ def _joined(parts: list[_Part], classes: _Classes, where: str) -> Pictures:
     return Pictures(pictures, labels, classes.names, kept, left_out, remarks)
 
 
-def _label_names(data: Data, values: tuple[str, ...]) -> tuple[str, ...]:
+def _label_names(data: Data, values: tuple[str, ...], in_words: bool) -> tuple[str, ...]:
+    """Names the classes; of a column of 0 and 1, in words where that is asked for."""
     if data.labels is not None:
         if len(data.labels) != len(values):
             raise DataError(
@@ -294,13 +295,13 @@ def _label_names(data: Data, values: tuple[str, ...]) -> tuple[str, ...]:
                 f"has {len(values)} ({', '.join(values[:10])})"
             )
         return data.labels
-    known = _KNOWN_LABELS.get((data.attribute.lower(), values))
-    if known is not None:
-        return known
-    if values == ("0", "1"):
+    if not in_words or values != ("0", "1"):
+        return values
+    known = _KNOWN_LABELS.get(data.attribute.lower())
+    if known is None:
         name = data.attribute.lower().replace("_", " ")
         return (f"not {name}", name)
-    return values
+    return known
 
 
 def _natural(value: str) -> tuple[int, str]:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
+from rich.markup import escape
 from rich.progress import Progress
 
 from dtir_sdk.errors import DataError, OutputError, PictureError
@@ -67,7 +68,8 @@ def decode(
         mine = missing_shards(folder, len(entries), rank, processes)
         chosen = [[entries[position] for position in shard] for shard in mine]
         pictures = _pictures(source, chosen, size, align, original_size)
-        task = f"decoding {source.path.name}"
+        # Names may look like rich's markup.
+        task = escape(f"decoding {source.path.name}")
         # Ended here: what `rich.progress.track` leaves open after an error is ended by the garbage
         # collector, which waits for ever where it runs while another bar is drawn.
         with Progress(disable=not mine or world.local_rank > 0) as bar:

@@ -43,6 +43,9 @@ _NOT_IN_ZIP = (KeyError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile,
 # are told from them.
 _TEST_SHARE_LABELLED, _TEST_SHARE_UNLABELLED = 0.20, 0.05
 
+# What tells that a folder is a run's: `dtir_train.checkpoint` says so, too.
+_CHECKPOINT = "checkpoint.safetensors"
+
 # The paper's Section 4.1: the first 10,000 pictures to train, the next 2,000 to test.
 _CELEBA_TRAIN, _CELEBA_TEST = 10_000, 2_000
 
@@ -146,6 +149,8 @@ def open_source(path: Path, attribute: str | None, domain: Domain = "secret") ->
 def _open(path: Path, attribute: str | None, domain: Domain) -> Source:
     if not path.exists():
         raise DataError(f"{path}: no such folder or file: give the path of the pictures")
+    if (path / _CHECKPOINT).is_file():
+        raise DataError(f"{path}: a run of dtir-train, and no pictures: name it as the system")
     by_folder, remark = False, ""
     if path.is_file() or (path / "labels.csv").is_file():
         entries = _labelled(path, attribute, domain)
@@ -154,7 +159,7 @@ def _open(path: Path, attribute: str | None, domain: Domain) -> Source:
     elif attribute is None:
         entries = _pictures(path, domain)
     else:
-        entries, by_folder = _folder_a_class(path), True
+        (entries, remark), by_folder = _folder_a_class(path, attribute), True
     if not entries:
         raise DataError(f"{path}: no pictures there ({', '.join(sorted(SUFFIXES))})")
     return Source(path, tuple(entries), by_folder, remark)
@@ -270,7 +275,8 @@ def _celeba_labels(path: Path, attribute: str) -> dict[str, str]:
     return labels
 
 
-def _folder_a_class(path: Path) -> list[Entry]:
+def _folder_a_class(path: Path, attribute: str) -> tuple[list[Entry], str]:
+    """Returns the pictures of class folders, and a remark on what the labels are."""
     folders = (each for each in path.iterdir() if each.is_dir())
     # Notebooks and file managers keep copies of pictures in hidden ones.
     classes = sorted(folder for folder in folders if not folder.name.startswith("."))
@@ -279,13 +285,26 @@ def _folder_a_class(path: Path) -> list[Entry]:
             f"{path}: no labels.csv, no img_align_celeba/ and no folder a class: "
             "labels are needed here"
         )
-    entries = []
+    entries, unused = [], 0
     for folder in classes:
         for file in sorted(folder.iterdir()):
             if _is_picture(file.name):
                 name = f"{folder.name}/{file.name}"
                 entries.append(Entry(name, _split(name, _TEST_SHARE_LABELLED), folder.name))
-    return entries
+            else:
+                unused += not file.name.startswith(".")
+    remark = (
+        f"{path}: its {len(classes)} folders are the labels ({_some(classes)}), which are called "
+        f"`{attribute}`"
+    )
+    if unused:
+        remark += f"; not used: {unused:,} files and folders in them that are no pictures"
+    return entries, remark
+
+
+def _some(folders: Sequence[Path]) -> str:
+    names = [folder.name for folder in folders[:5]]
+    return ", ".join([*names, "..."] if len(folders) > len(names) else names)
 
 
 def _pictures(path: Path, domain: Domain) -> list[Entry]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -71,7 +72,7 @@ def in_parts(
     """
     starts = range(0, len(pictures), _PART)
     with Progress() as bar:
-        shown = bar.track(starts, description=task)
+        shown = bar.track(starts, description=escape(task))
         return np.concatenate([party(pictures[start : start + _PART]) for start in shown])
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.progress import Progress
 
 from dtir_sdk.files import check_writable, write_atomically
@@ -202,7 +203,7 @@ def _through(
     arrivals, restorations = [], []
     with Progress() as bar:
         task = f"{system.name}: channels"
-        for name, channel in bar.track(opened.items(), description=task):
+        for name, channel in bar.track(opened.items(), description=escape(task)):
             arrival = channel(cartoons)
             restored = system.restore(arrival.pictures)
             read = system.probabilities(arrival.pictures).argmax(axis=1)

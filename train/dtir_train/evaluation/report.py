@@ -112,7 +112,10 @@ def write_report(
     write_atomically(output / f"{name}.json", (json.dumps(document, indent=2) + "\n").encode())
     write_atomically(output / f"{name}.md", text.encode())
     write_atomically(output / f"{name}.png", picture)
-    Console().print(Markdown(text))
+    # Cut cells would hide figures: a narrow terminal breaks the lines instead.
+    widest = max((len(line) for line in page if line.startswith("|")), default=0)
+    console = Console()
+    console.print(Markdown(text), width=max(console.width, widest))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.progress import track
 
 _COARSE, _FINE = 32, 64
@@ -48,7 +49,7 @@ def are_among(
     return np.array(
         [
             any(_same(face, known[other], shift) for other, shift in zip(near, moved, strict=True))
-            for face, near, moved in track(pairs, description=task, transient=True)
+            for face, near, moved in track(pairs, description=escape(task), transient=True)
         ],
         np.bool_,
     )

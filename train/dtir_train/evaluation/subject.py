@@ -30,6 +30,8 @@ class Setting:
         system: folder of a bundle or of a run, or a checkpoint; by default the bundle that comes
             with dtir.
         align: find and cut out faces, unless the run did not; off for pictures that are not faces.
+        flip: mirror half of the pictures that other networks learn from, unless the run did not;
+            off where left and right differ, as of letters.
         limit: use at most this many pictures of each source and split.
         seed: of the networks that are trained to compare.
         output: folder for the results.
@@ -38,6 +40,7 @@ class Setting:
     secret: tuple[str, ...]
     system: Annotated[Path | None, tyro.conf.Positional] = None
     align: bool = field(default=True, kw_only=True)
+    flip: bool = field(default=True, kw_only=True)
     limit: int | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     output: Path = field(default=Path("evaluation"), kw_only=True)
@@ -63,6 +66,7 @@ class Setting:
             attribute=attribute,
             labels=None,
             align=self.align and own.align,
+            flip=self.flip and own.flip,
             limit=self.limit,
         )
 
@@ -158,6 +162,8 @@ def flags_of(
     columns = []
     for attribute in attributes:
         try:
+            if not columns:
+                _refuse_folders(sources, attribute)
             values = values_of(pictures, sources, attribute)
         except DataError as error:
             raise DataError(f"{error}: name others with {option}") from error
@@ -168,6 +174,14 @@ def flags_of(
             )
         columns.append((values == "1").astype(np.int64))
     return np.stack(columns, axis=1)
+
+
+def _refuse_folders(sources: tuple[str, ...], attribute: str) -> None:
+    for source in sources:
+        if open_source(Path(source), attribute).labelled_by_folder:
+            raise DataError(
+                f"{source}: its folders are the labels, and there is no column {attribute}"
+            )
 
 
 def load_flagged(
