@@ -22,7 +22,7 @@ from dtir_sdk.batches import BatchRange, check_batches
 from dtir_sdk.bundle import Bundle, FilePrecision, Role
 from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_sdk.files import reason
-from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing, tell_version
+from dtir_sdk.standard_output import PIPE_CLOSED, complain, discard_output, flushing, tell_version
 from dtir_sdk.stopping import exit_code, terminable
 
 FAILED = 2
@@ -233,10 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = tyro.cli(Options, prog="dtir-export", args=arguments)
             export(options, Narrator(sys.stdout))
     except DtirError as error:
-        sys.stderr.write(f"dtir-export: error: {error}\n")
+        complain(f"dtir-export: error: {error}")
         return FAILED
     except KeyboardInterrupt as error:
-        sys.stderr.write("dtir-export: interrupted, nothing half written\n")
+        complain("dtir-export: interrupted, nothing half written")
         return exit_code(error)
     except BrokenPipeError:
         discard_output()

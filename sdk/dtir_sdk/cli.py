@@ -6,7 +6,6 @@ Exit codes: 0 done; 1 some files failed, or stdout was closed; 2 error; 3 a file
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +14,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
 from dtir_sdk.errors import DtirError
-from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing, tell_version
+from dtir_sdk.standard_output import PIPE_CLOSED, complain, discard_output, flushing, tell_version
 from dtir_sdk.stopping import exit_code, terminable
 
 FAILED = 2
@@ -180,10 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 args=arguments,
             )
     except DtirError as error:
-        print(f"dtir: error: {error}", file=sys.stderr)
+        complain(f"dtir: error: {error}")
         return FAILED
     except KeyboardInterrupt as error:
-        print("dtir: interrupted", file=sys.stderr)
+        complain("dtir: interrupted")
         return exit_code(error)
     except BrokenPipeError:
         discard_output()

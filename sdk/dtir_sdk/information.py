@@ -14,7 +14,7 @@ from dtir_sdk.engines import choose, problems
 from dtir_sdk.engines.openvino import capabilities, problem
 from dtir_sdk.errors import BundleError, EngineError
 from dtir_sdk.faces import CROPPED_BY
-from dtir_sdk.graphs import suited
+from dtir_sdk.graphs import checked_model, suited
 from dtir_sdk.terminal import facts
 
 _PACKAGES = (
@@ -93,7 +93,9 @@ def _bundle(path: Path | None) -> tuple[str, bool]:
     try:
         bundle = Bundle.open(path)
         bundle.verify()
-    except BundleError as error:
+        for model in bundle.manifest.files:
+            checked_model(bundle, model)
+    except (BundleError, EngineError) as error:
         return f"  {error}", False
     manifest = bundle.manifest
     named = {

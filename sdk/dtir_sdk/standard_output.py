@@ -1,6 +1,6 @@
 """What commands do about stdout: where nobody reads on, as in `dtir info | head -1`, they end.
 
-And what each of them says there when it is asked for `--version`.
+And what each of them says there when it is asked for `--version`, and on stderr.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 
 from dtir_sdk import __version__
@@ -33,6 +33,15 @@ def tell_version(arguments: Sequence[str] | None) -> bool:
     if asked:
         sys.stdout.write(f"dtir {__version__}\n")
     return asked
+
+
+def complain(line: str) -> None:
+    """Writes a line to stderr, where there is one that takes it."""
+    with suppress(OSError, ValueError):
+        # None under a service that closed it.
+        if sys.stderr is not None:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
 
 @contextmanager

@@ -572,6 +572,29 @@ def test_info(dtir):
         assert words in out
 
 
+def test_info_of_graphs_that_cannot_be_loaded(new_bundle, capsys):
+    """Whose hashes are right, but not what the manifest says of them."""
+    folder = new_bundle().folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["labels"] = ["one", "two", "three", "four", "five", "six", "seven"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main(["info", "--bundle", str(folder)]) == 2
+    assert "has the signature" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stderr", ["closed", "full"])
+def test_errors_that_nobody_can_read(monkeypatch, capsys, stderr):
+    """They are not put among the lines on stdout, and the exit code is what it would be."""
+    if stderr == "full" and not Path("/dev/full").exists():
+        pytest.skip("no device that is always full")
+    with Path("/dev/full" if stderr == "full" else os.devnull).open("w") as file:
+        monkeypatch.setattr(sys, "stderr", None if stderr == "closed" else file)
+        assert cli.main(["run", "nosuch.jpg"]) == 2
+        with suppress(OSError):
+            file.close()
+    assert capsys.readouterr().out == ""
+
+
 def test_info_without_a_bundle(capsys):
     assert cli.main(["info", "--bundle", "none"]) == 2
     assert "none is not there" in capsys.readouterr().out

@@ -426,7 +426,7 @@ if os.fork() == 0:
         try:
             use()
         except EngineError as error:
-            refused += "make a new one after a fork" in str(error)
+            refused += "nothing of dtir's before a fork" in str(error)
     stream.close()
     os._exit(refused)
 refused = os.waitstatus_to_exitcode(os.wait()[1])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from dtir_sdk.errors import ConfigurationError, DtirError
-from dtir_sdk.standard_output import PIPE_CLOSED, discard_output, flushing, tell_version
+from dtir_sdk.standard_output import PIPE_CLOSED, complain, discard_output, flushing, tell_version
 from dtir_sdk.stopping import exit_code, terminable
 from dtir_train.ending import FAILED, tells
 
@@ -60,4 +60,4 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 def _say(message: str, error: DtirError | KeyboardInterrupt) -> None:
     if tells(error):
-        sys.stderr.write(f"dtir-train: {message}\n")
+        complain(f"dtir-train: {message}")

@@ -176,7 +176,8 @@ def check_not_forked(process: int) -> None:
     """
     if os.getpid() != process:
         raise EngineError(
-            f"made in process {process}, used in another: make a new one after a fork"
+            f"made in process {process}, used in another: make it in the process that uses it, and "
+            "nothing of dtir's before a fork"
         )
 
 
@@ -195,6 +196,9 @@ class _Closable(ABC):
 
     def close(self) -> None:
         """Frees what was loaded; may be called again."""
+        # After a fork, freeing waits for threads that are not there.
+        if os.getpid() != self._process:
+            return
         with self._lock:
             if not self._closed:
                 self._closed = True

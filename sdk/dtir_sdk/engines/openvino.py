@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -29,6 +31,7 @@ from dtir_sdk.engines.base import (
     Problem,
     Signature,
     Tensor,
+    check_not_forked,
 )
 from dtir_sdk.engines.cache import EngineCache
 from dtir_sdk.errors import EngineError
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 NAME = "openvino"
 
 _REMEDY = "pip install openvino"
+# Threads that ask first at once get the same Core.
+_MAKING = threading.Lock()
 _VNNI = frozenset(("avx512_vnni", "avx_vnni"))
 
 
@@ -99,15 +104,25 @@ def package() -> ModuleType:
             del sys.modules[name]
 
 
-@functools.cache
 def core() -> openvino.Core:
     """Returns the one Core of this process, which is never freed.
 
     On CPUs with AMX its plugin gives the calling thread a signal stack, and takes the memory back
     when it is freed, but not the stack: the next signal, such as Ctrl-C, would end Python.
+
+    Raises:
+        EngineError: it was made before this process was forked, without whose threads it would
+            wait for ever; or OpenVINO cannot be loaded.
     """
-    made: openvino.Core = package().Core()
+    with _MAKING:
+        process, made = _made_core()
+    check_not_forked(process)
     return made
+
+
+@functools.cache
+def _made_core() -> tuple[int, openvino.Core]:
+    return os.getpid(), package().Core()
 
 
 def kept_or_compiled(
@@ -199,6 +214,8 @@ class OpenVinoEngine(Engine):
         }
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = int(threads)
+            # Pinned, every process of one thread would take the first core.
+            self._options["ENABLE_CPU_PINNING"] = False
         self._graph = graph
         compiled = self._kept_or_compiled()
         self._single: _Single | None = None

@@ -18,6 +18,7 @@ from dtir_sdk.parties import Restorer
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.sinks import names_folder
 from dtir_sdk.sources import find_sources, is_video, passed_over
+from dtir_sdk.standard_output import complain
 
 __all__ = ["DONE", "NO_FACE", "SOME_FAILED", "Job", "run_job"]
 
@@ -70,10 +71,9 @@ def _tell_of_others(source: str) -> None:
     counts = passed_over(source)
     if counts:
         kinds = ", ".join(f"{suffix or 'none'} {count}" for suffix, count in counts.items())
-        print(
+        complain(
             f"dtir: {sum(counts.values())} files in {source} are passed over, whose suffixes are "
-            f"none of pictures or videos: {kinds}",
-            file=sys.stderr,
+            f"none of pictures or videos: {kinds}"
         )
 
 
@@ -125,8 +125,8 @@ def _into_output(job: Job, paths: tuple[Path, ...]) -> int:
                 if len(paths) == 1:
                     raise
                 failed.append(path)
-                print(f"dtir: error: {error}", file=sys.stderr)
+                complain(f"dtir: error: {error}")
     if failed:
-        print(f"dtir: {len(failed)} of {len(paths)} files could not be read", file=sys.stderr)
+        complain(f"dtir: {len(failed)} of {len(paths)} files could not be read")
         return SOME_FAILED
     return NO_FACE if faceless else DONE

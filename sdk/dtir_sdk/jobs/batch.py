@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,6 +17,7 @@ from dtir_sdk.jobs.settings import DONE, NO_FACE, SOME_FAILED
 from dtir_sdk.jobs.targets import targets_of
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.pipeline import Pipeline
+from dtir_sdk.standard_output import complain
 from dtir_sdk.terminal import progress_bar
 
 _PICTURE, _DOCUMENT = ".png", ".json"
@@ -99,7 +99,7 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
                     if len(paths) == 1:
                         raise
                     failed += 1
-                    print(f"dtir: error: {error}", file=sys.stderr)
+                    complain(f"dtir: error: {error}")
                 bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -110,8 +110,8 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
     print(f"{folder}: {len(due) - failed} pictures{passed_over}; faces: {faces or 'none'}")
     faceless = sum(not labels for labels in found)
     if faceless:
-        print(f"dtir: no face was found in {faceless} of {len(found)} pictures", file=sys.stderr)
+        complain(f"dtir: no face was found in {faceless} of {len(found)} pictures")
     if failed:
-        print(f"dtir: {failed} of {len(paths)} files could not be read", file=sys.stderr)
+        complain(f"dtir: {failed} of {len(paths)} files could not be read")
         return SOME_FAILED
     return NO_FACE if faceless else DONE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from dtir_sdk.parties import Restorer
 from dtir_sdk.pictures import Picture, read_picture, write_picture
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.results import Result
+from dtir_sdk.standard_output import complain
 
 # No picture with the photo is named as a safe one is: NAME.png is what `--to folder/` writes.
 ENDINGS = (".json", "_safe.png", "_side_by_side.png")
@@ -74,7 +74,7 @@ class PictureJob:
             f"compose {timings.compose:.1f} ms, total {timings.total:.1f} ms"
         )
         if not result.faces:
-            print(f"dtir: {path}: no face was found", file=sys.stderr)
+            complain(f"dtir: {path}: no face was found")
             return NO_FACE
         write_picture(sheet, self._side_by_side(frame, result))
         print(f"{path}: wrote {sheet}")

@@ -13,6 +13,7 @@ from dtir_sdk.jobs.settings import DONE, NO_FACE, Job
 from dtir_sdk.live import Stream
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.sinks import Origin, Sink, open_sink
+from dtir_sdk.standard_output import complain
 from dtir_sdk.terminal import progress_bar
 
 # How often a window is kept alive while no frame comes; seconds.
@@ -95,4 +96,4 @@ def _tell_notes(sinks: Sequence[Sink], said: set[str]) -> None:
 
 
 def _tell(line: str) -> None:
-    print(f"dtir: {line}", file=sys.stderr)
+    complain(f"dtir: {line}")

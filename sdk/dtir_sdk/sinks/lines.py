@@ -83,9 +83,10 @@ class StandardOutput(Sink):
                 raise OutputError("stdout is closed: name a file, such as labels.jsonl")
             sys.stdout.flush()
             # Not through sys.stdout, in whose buffer a failed line would stay, to fail once more
-            # when Python ends.
+            # when Python ends; nor through one of its own, which a run that is stopped while the
+            # reader sleeps would wait to empty.
             self._file: BinaryIO | None = open(  # noqa: SIM115
-                sys.stdout.fileno(), "wb", closefd=False
+                sys.stdout.fileno(), "wb", buffering=0, closefd=False
             )
         except io.UnsupportedOperation as error:
             raise OutputError("stdout is no file here: name a file or use a callback") from error
@@ -100,8 +101,9 @@ class StandardOutput(Sink):
         if self._left:
             return
         try:
-            self._file.write(f"{result.to_json()}\n".encode())
-            self._file.flush()
+            line = memoryview(f"{result.to_json()}\n".encode())
+            while line:
+                line = line[self._file.write(line) :]
         except BrokenPipeError:
             self._left = True
         except OSError as error:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,23 @@ def test_closed_stdout():
     )
     assert done.returncode == 1
     assert done.stderr.startswith("dtir: error: stdout is closed: name a file")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM") or os.name == "nt", reason="no signals here")
+def test_one_sigterm_ends_a_run_whose_reader_sleeps():
+    """Nothing that the pipe has no room for is waited for once more."""
+    program = PROGRAM.replace("    with open_sink", "    with terminable(), open_sink").replace(
+        "import sys\n", "import sys\nfrom dtir_sdk.stopping import terminable\n", 1
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        # Once the first line is there the pipe fills within the time that is waited.
+        assert process.stdout.readline().startswith(b"{")
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) != 0
+    finally:
+        process.kill()
+        process.communicate()

@@ -159,7 +159,7 @@ def flags_of(
 
     Arguments and errors as `values_of`; `option` is the one that names the columns.
     """
-    columns = []
+    columns: list[NDArray[np.int64]] = []
     for attribute in attributes:
         try:
             if not columns:
