@@ -14,7 +14,7 @@ from dtir_train.run_folder import METRICS_NAME
 def line_of(errors: str) -> str:
     """The one line that a user is to see."""
     (line,) = errors.splitlines()
-    assert line.startswith("dtir-train: error: ")
+    assert line.startswith(("dtir-train: error: ", "dtir-train: stopped"))
     return line
 
 

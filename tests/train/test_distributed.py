@@ -59,7 +59,8 @@ def alike(tensors: Callable[[Path], dict[str, torch.Tensor]], one: Path, other: 
 
 def told(errors: str) -> list[str]:
     """The lines that are dtir's own."""
-    return [line for line in errors.splitlines() if "dtir-train: error" in line]
+    ends = ("dtir-train: error", "dtir-train: stopped")
+    return [line for line in errors.splitlines() if any(end in line for end in ends)]
 
 
 def workers(process: subprocess.Popen[str]) -> dict[int, int]:
