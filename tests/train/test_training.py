@@ -363,7 +363,7 @@ def test_starting_from_nothing_is_refused(small, tmp_path):
 def test_a_run_goes_on_exactly_after_kill_9_at_any_moment(
     small, tmp_path, command, options, same, precision
 ):
-    steps, settle = 60, 50
+    steps, settle = 40, 34
     configuration = small(steps=steps, settle=settle, precision=precision)
     run, whole = tmp_path / "run", tmp_path / "whole"
     often = ["--save-every=2", "--log-every=1", "--validate-every=7", "--device=cpu"]
@@ -463,12 +463,15 @@ def test_weights_that_are_not_finite_are_never_saved(small, tmp_path, monkeypatc
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(small, tmp_path, monkeypatch):
-    fsync, calls = os.fsync, []
+    """The second one does not get there; what else is written does."""
+    fsync, checkpoints = os.fsync, []
+    partial = tmp_path / f"{CHECKPOINT_NAME}.partial"
 
     def filling(file: int) -> None:
-        calls.append(file)
-        if len(calls) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if partial.exists() and os.fstat(file).st_ino == partial.stat().st_ino:
+            checkpoints.append(file)
+            if len(checkpoints) == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", filling)

@@ -70,12 +70,12 @@ class TrainingProgress:
     def show(self, step: int, losses: Mapping[str, float]) -> None:
         """Says what the losses are: `total`, `recognition` and `restoration` of those given."""
         console = self._bar.console
-        text = f"total {losses['total']:.2f}"
-        if console.width >= _WIDE or not console.is_terminal:
-            text += (
-                f" recognition {losses['recognition']:.3f} restoration {losses['restoration']:.3f}"
-            )
-        self._bar.update(self._task, losses=text)
+        total = f"total {losses['total']:.2f}"
+        text = (
+            f"{total} recognition {losses['recognition']:.3f} "
+            f"restoration {losses['restoration']:.3f}"
+        )
+        self._bar.update(self._task, losses=text if console.width >= _WIDE else total)
         if not console.is_terminal and monotonic() - self._told >= _LINE_EVERY:
             self._told = monotonic()
             left = self._bar.tasks[0].time_remaining
