@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import monotonic
-from types import TracebackType
 
 from rich.progress import (
     BarColumn,
@@ -15,6 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from dtir_sdk.closing import Closing
+
 # A terminal of fewer columns has room for the sum of the losses alone, beside the times.
 _WIDE = 110
 _BAR = 10
@@ -22,8 +23,8 @@ _BAR = 10
 _LINE_EVERY = 60.0
 
 
-class TrainingProgress:
-    """Shows how far a training is; for use in a `with` statement.
+class TrainingProgress(Closing):
+    """Shows how far a training is, until it is closed.
 
     Args:
         steps: of the whole training.
@@ -45,17 +46,10 @@ class TrainingProgress:
         )
         self._task = self._bar.add_task("training", total=steps, completed=done, losses="")
         self._told = monotonic()
-
-    def __enter__(self) -> TrainingProgress:
         self._bar.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the bar."""
         self._bar.stop()
 
     def tell(self, line: str) -> None:

@@ -202,11 +202,11 @@ def _check(choice: Choice, precision: str, threads: int | None, mode: str) -> No
         raise ConfigurationError(f"mode must be latency or throughput, not {mode!r}")
     if threads is not None:
         check_whole("threads", threads)
-    if threads is not None and choice.device != "cpu":
-        raise ConfigurationError(
-            f"threads are a matter of CPUs, and {choice.engine} runs on {choice.device}: "
-            "leave them out, or ask for device 'cpu'"
-        )
+        if choice.device != "cpu":
+            raise ConfigurationError(
+                f"threads are a matter of CPUs, and {choice.engine} runs on {choice.device}: "
+                "leave them out, or ask for device 'cpu'"
+            )
     if mode == "throughput" and choice.engine != "openvino":
         raise ConfigurationError(
             f"{choice.engine} has no mode 'throughput': leave it out, or ask for engine 'openvino'"

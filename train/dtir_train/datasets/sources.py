@@ -33,6 +33,7 @@ from typing import Literal
 from dtir_sdk.errors import DataError
 from dtir_sdk.files import reason
 from dtir_sdk.pictures import SUFFIXES
+from dtir_train.checkpoint import CHECKPOINT_NAME
 
 Domain = Literal["secret", "target"]
 
@@ -42,9 +43,6 @@ _NOT_IN_ZIP = (KeyError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile,
 # Shares of pictures that are kept for testing. Of unlabelled ones, to judge by how well cartoons
 # are told from them.
 _TEST_SHARE_LABELLED, _TEST_SHARE_UNLABELLED = 0.20, 0.05
-
-# What tells that a folder is a run's: `dtir_train.checkpoint` says so, too.
-_CHECKPOINT = "checkpoint.safetensors"
 
 # The paper's Section 4.1: the first 10,000 pictures to train, the next 2,000 to test.
 _CELEBA_TRAIN, _CELEBA_TEST = 10_000, 2_000
@@ -149,7 +147,7 @@ def open_source(path: Path, attribute: str | None, domain: Domain = "secret") ->
 def _open(path: Path, attribute: str | None, domain: Domain) -> Source:
     if not path.exists():
         raise DataError(f"{path}: no such folder or file: give the path of the pictures")
-    if (path / _CHECKPOINT).is_file():
+    if (path / CHECKPOINT_NAME).is_file():
         raise DataError(f"{path}: a run of dtir-train, and no pictures: name it as the system")
     by_folder, remark = False, ""
     if path.is_file() or (path / "labels.csv").is_file():
