@@ -9,6 +9,7 @@ from torch import nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dtir_train.configuration import Recipe
+from dtir_train.datasets import UNLABELLED
 from dtir_train.losses import (
     discriminator_loss,
     dissimilarity_loss,
@@ -111,6 +112,20 @@ def test_the_generators_losses(outputs):
     assert float(losses.recognition.detach()) == pytest.approx(RECOGNITION)
     assert float(losses.restoration.detach()) == pytest.approx(0.75)
     assert float(losses.total.detach()) == pytest.approx(2 * 1.0 + 3 * RECOGNITION + 5 * 0.75)
+
+
+def test_pictures_without_a_label_add_nothing_to_the_recognition_loss(outputs):
+    whole = generator_losses(**outputs, recipe=RECIPE).recognition
+    labels = outputs["labels"].clone()
+    labels[1:] = UNLABELLED
+    first = {name: outputs[name][:1] for name in ("logits", "labels", "restored", "photos")}
+    alone = generator_losses(outputs["adversarial"], **first, recipe=RECIPE).recognition
+    some = generator_losses(**(outputs | {"labels": labels}), recipe=RECIPE).recognition
+    assert float(some.detach()) == pytest.approx(float(alone.detach()) / len(labels))
+    assert float(some.detach()) != pytest.approx(float(whole.detach()))
+    none = torch.full_like(labels, UNLABELLED)
+    recognition = generator_losses(**(outputs | {"labels": none}), recipe=RECIPE).recognition
+    assert float(recognition.detach()) == 0
 
 
 def test_without_a_weight_the_similarity_is_left_out(outputs):

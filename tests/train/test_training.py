@@ -153,6 +153,19 @@ def test_a_class_without_a_training_picture_is_told(small, write_set, noisy, tmp
     assert told in capsys.readouterr().out
 
 
+def test_photos_without_labels_are_trained_on_too(small, tmp_path, write_set, noisy):
+    rows = [(f"{number}.png", "train", "") for number in range(20)]
+    pictures = {row[0]: noisy((90, 90, 90), number) for number, row in enumerate(rows)}
+    more = write_set(tmp_path / "more", rows, pictures)
+    configuration = small(data={"unlabelled": (str(more),)}, steps=3)
+    alone = small(steps=3)
+    assert "32 steps an epoch" in "".join(dry_run(alone, tmp_path / "run", OFTEN))
+    assert "33 steps an epoch" in "".join(dry_run(configuration, tmp_path / "run", OFTEN))
+    fit(configuration, tmp_path / "run", OFTEN)
+    assert load_checkpoint(tmp_path / "run").step == 3
+    resume(tmp_path / "run", OFTEN)
+
+
 def test_resuming_with_other_pictures_is_refused(small, faces, tmp_path):
     data = {"secret": (str(faces),), "validation": 0.0, "attribute": "male"}
     configuration = small(data=data, batch_size=4, epochs=0.01)

@@ -101,6 +101,8 @@ class Data:
         colour_jitter: largest random change of brightness, contrast and saturation, in [0, 1).
         random_backgrounds: share of the faces cut out on white that get a random background.
         limit: use at most this many pictures of each source and split; None uses all.
+        unlabelled: sources of more private photos, whose labels are not read: all but the label is
+            learnt from them, and what a teacher answers, where there is one.
     """
 
     secret: tuple[str, ...] = ("generated",)
@@ -114,11 +116,12 @@ class Data:
     colour_jitter: float = 0.15
     random_backgrounds: float = 0.5
     limit: int | None = None
+    unlabelled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.secret or not self.target:
             raise ConfigurationError("both domains need at least one source of pictures")
-        if not all((*self.secret, *self.target)):
+        if not all((*self.secret, *self.unlabelled, *self.target)):
             raise ConfigurationError("a source has no name: name a folder or a zip of pictures")
         for name, most in (
             ("validation", 0.5),

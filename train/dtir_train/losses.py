@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dtir_train.configuration import AdversarialLoss, Recipe
+from dtir_train.datasets import UNLABELLED
 from dtir_train.similarity import structural_similarity
 
 _LEAST_VARIANCE = 1e-6
@@ -88,7 +89,8 @@ class Losses:
 
     Attributes:
         adversarial: of the discriminator's scores of the cartoons.
-        recognition: cross-entropy of the label read from the cartoons.
+        recognition: cross-entropy of the label read from the cartoons, mean over all pictures of
+            the batch, of which those without a label add 0.
         restoration: mean absolute difference of photo and restored photo, both in [-1, 1].
         dissimilarity: 1 - SSIM of photo and restored photo, in [0, 2]; 0 where the recipe gives it
             no weight. The paper does not have it: mean absolute difference alone is content with
@@ -116,12 +118,15 @@ def generator_losses(
     Args:
         adversarial: the `transfer_loss`; 0 while the transfer generator stands still.
         logits: float32 [N, K] of the recognizer.
-        labels: int64 [N].
+        labels: int64 [N], UNLABELLED where there is none.
         restored: float32 [N, 3, S, S] in [-1, 1].
         photos: float32 [N, 3, S, S] in [-1, 1].
         recipe: the weights.
     """
-    recognition = functional.cross_entropy(logits, labels)
+    # Not the mean over those with a label: processes that share a batch have not as many each.
+    recognition = functional.cross_entropy(
+        logits, labels, ignore_index=UNLABELLED, reduction="sum"
+    ) / len(labels)
     restoration = functional.l1_loss(restored, photos)
     if recipe.similarity_weight:
         dissimilarity = dissimilarity_loss(restored, photos)

@@ -23,7 +23,7 @@ from dtir_train.captured import Captured
 from dtir_train.channel import jpeg_quality_of, send
 from dtir_train.checkpoint import Checkpoint, tensors_sha256
 from dtir_train.configuration import Configuration, Recipe
-from dtir_train.datasets import Batch
+from dtir_train.datasets import UNLABELLED, Batch
 from dtir_train.datasets.draws import Draws
 from dtir_train.discriminator_augmentation import varied
 from dtir_train.distillation import Student, Teacher, distillation_losses
@@ -51,11 +51,12 @@ class StepMetrics:
             stands still.
         penalty: the gradient penalty, weighted; 0 in steps without.
         adversarial: the transfer generator's adversarial loss.
-        recognition: cross-entropy of the labels.
+        recognition: cross-entropy of the labels, mean over all pictures of the batch.
         restoration: mean absolute difference, pictures in [-1, 1].
         dissimilarity: 1 - SSIM of photo and restored photo; 0 where the recipe leaves it out.
         total: weighted sum of the generators' losses, and of those of the distillation.
-        accuracy: share of labels read right from this batch's cartoons, in [0, 1].
+        accuracy: share of labels read right from this batch's cartoons, in [0, 1]; 0 where none
+            of its pictures has a label.
         teacher_features: what distillation makes of the features; 0 without a teacher, as below.
         teacher_cartoons: of the cartoons.
         teacher_answers: of the recognizers' answers.
@@ -192,7 +193,7 @@ class System:
             losses.restoration.detach(),
             losses.dissimilarity.detach(),
             total.detach(),
-            (logits.argmax(dim=1) == labels).float().mean(),
+            (logits.argmax(dim=1) == labels).sum() / (labels != UNLABELLED).sum().clamp(min=1),
             distilled.features.detach(),
             distilled.cartoons.detach(),
             distilled.answers.detach(),

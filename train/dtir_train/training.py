@@ -38,6 +38,7 @@ from dtir_train.datasets import (
     load_secret,
     load_target,
     pictures_sha256,
+    with_unlabelled,
 )
 from dtir_train.datasets.batches import photos_of
 from dtir_train.datasets.decoded import GENERATED
@@ -397,7 +398,8 @@ class _RunPictures:
 
 def _load(configuration: Configuration, world: World, device: torch.device) -> _RunPictures:
     size, seed = configuration.networks.image_size, configuration.seed
-    secret = load_secret(configuration.data, size, "train", seed, world=world)
+    labelled = load_secret(configuration.data, size, "train", seed, world=world)
+    secret = with_unlabelled(labelled, configuration.data, size, seed, world)
     target = load_target(configuration.data, size, "train", seed, world=world)
     digest = pictures_sha256(secret, target)
     if not world.agree(digest):
@@ -420,15 +422,19 @@ def _load(configuration: Configuration, world: World, device: torch.device) -> _
         held_out = load_secret(configuration.data, size, "validation", seed, world=world)
     remarks = (
         *dict.fromkeys((*secret.remarks, *target.remarks)),
-        *_left_out(secret, configuration.data.secret),
-        *_without_pictures(secret, configuration.data.attribute),
+        *_left_out(secret, (*configuration.data.secret, *configuration.data.unlabelled)),
+        *_without_pictures(labelled, configuration.data.attribute),
         *_generated(configuration.data),
     )
     return _RunPictures(secret, batches, secret.label_names, held_out, digest, remarks)
 
 
 def _generated(data: Data) -> Iterator[str]:
-    for domain, sources in (("secret", data.secret), ("target", data.target)):
+    for domain, sources in (
+        ("secret", data.secret),
+        ("unlabelled", data.unlabelled),
+        ("target", data.target),
+    ):
         if GENERATED in sources:
             yield (
                 f"{domain} pictures: {GENERATED}, discs and squares that dtir draws, for a first "

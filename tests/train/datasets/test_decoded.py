@@ -15,12 +15,14 @@ from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_sdk.faces import FaceFinder, alignment
 from dtir_train.configuration import Data
 from dtir_train.datasets import (
+    UNLABELLED,
     decoded,
     load_secret,
     load_secret_by_source,
     load_target,
     load_unlabelled,
     shards,
+    with_unlabelled,
 )
 from dtir_train.datasets.crops import square_crop
 from dtir_train.datasets.sources import Source, open_source
@@ -476,6 +478,22 @@ def test_photos_can_be_read_without_labels(faces, tmp_path, png):
     generated = data_of("generated")
     same = load_secret(generated, 32, "train", seed=2).pictures
     assert np.array_equal(load_unlabelled(generated, 32, "train", seed=2).pictures, same)
+
+
+def test_photos_without_a_label_join_those_with_one(faces, tmp_path, png):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png(77))
+    data = data_of(faces, unlabelled=(str(folder),))
+    labelled = load_secret(data, 32, "train")
+    read = with_unlabelled(labelled, data, 32)
+    assert shades(read) == [*TRAIN, 77]
+    assert read.labels.tolist() == [*labelled.labels, UNLABELLED]
+    assert read.label_names == labelled.label_names
+    assert read.names == (*labelled.names, f"{folder}/a.png")
+    assert with_unlabelled(labelled, data_of(faces), 32) is labelled
+    with pytest.raises(DataError, match=r"are the same secret pictures.*: name them once"):
+        with_unlabelled(labelled, data_of(faces, unlabelled=(f"{faces}/",)), 32)
 
 
 def test_the_generated_pair():

@@ -2,15 +2,18 @@
 
 from dtir_train.datasets.batches import Batch, Batches
 from dtir_train.datasets.decoded import (
+    UNLABELLED,
     Pictures,
     load_secret,
     load_secret_by_source,
     load_target,
     load_unlabelled,
     pictures_sha256,
+    with_unlabelled,
 )
 
 __all__ = [
+    "UNLABELLED",
     "Batch",
     "Batches",
     "Pictures",
@@ -19,4 +22,5 @@ __all__ = [
     "load_target",
     "load_unlabelled",
     "pictures_sha256",
+    "with_unlabelled",
 ]

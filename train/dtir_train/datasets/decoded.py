@@ -7,7 +7,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from dtir_train.datasets.sources import Domain, Entry, Source, open_source
 from dtir_train.distributed import ALONE, World
 
 GENERATED = "generated"
+# In place of a label; PyTorch's cross-entropy leaves it out.
+UNLABELLED = -100
 _NUMBER = re.compile(r"-?\d{1,19}")
 _LONGEST_SIDE = 10_000
 _HINTS = {
@@ -40,7 +42,8 @@ class Pictures:
     Attributes:
         pictures: uint8 [N, S, S, 4], RGB and how much of each pixel is foreground (255 but for
             faces cut out on white); decoded ones are read from the disk as they are asked for.
-        labels: int64 [N], positions in `label_names`; zeros where the set has no labels.
+        labels: int64 [N], positions in `label_names`, UNLABELLED for pictures without one; zeros
+            where the set has no labels.
         label_names: names of the classes, empty where the set has no labels.
         names: where each picture came from.
         left_out: where those pictures came from in which no face was found.
@@ -177,7 +180,40 @@ def _classes(data: Data, sources: list[tuple[str, Source]]) -> _Classes:
     return _Classes(_label_names(data, values, in_words), values)
 
 
-def load_unlabelled(data: Data, size: int, split: str, seed: int = 0) -> Pictures:
+def with_unlabelled(
+    labelled: Pictures, data: Data, size: int, seed: int = 0, world: World = ALONE
+) -> Pictures:
+    """Adds the training pictures of the sources `data.unlabelled` to those that have a label.
+
+    Args:
+        labelled: the training pictures of `data.secret`.
+        data: as for `load_secret`; so are the others, and the errors.
+        size: side S in pixels.
+        seed: of the generated pair.
+        world: the processes that share the decoding.
+    """
+    if not data.unlabelled:
+        return labelled
+    world.together(lambda: _check_named_once((*data.secret, *data.unlabelled), "secret"))
+    others = load_unlabelled(replace(data, secret=data.unlabelled), size, "train", seed, world)
+    return Pictures(
+        Shards([*_shards(labelled), *_shards(others)]),
+        np.concatenate([labelled.labels, np.full(len(others), UNLABELLED, np.int64)]),
+        labelled.label_names,
+        labelled.names + others.names,
+        labelled.left_out + others.left_out,
+        labelled.remarks + others.remarks,
+    )
+
+
+def _shards(pictures: Pictures) -> tuple[NDArray[np.uint8], ...]:
+    kept = pictures.pictures
+    return kept.parts if isinstance(kept, Shards) else (kept,)
+
+
+def load_unlabelled(
+    data: Data, size: int, split: str, seed: int = 0, world: World = ALONE
+) -> Pictures:
     """Loads the secret domain's pictures of a split without their labels, if they have any.
 
     Arguments and errors as `load_secret`.
@@ -186,7 +222,7 @@ def load_unlabelled(data: Data, size: int, split: str, seed: int = 0) -> Picture
     def drawn(count: int) -> NDArray[np.uint8]:
         return generated_secret(count, size, seed_of(seed, split))[0]
 
-    return _without_labels("secret", data, size, split, data.align, drawn, ALONE)
+    return _without_labels("secret", data, size, split, data.align, drawn, world)
 
 
 def load_target(data: Data, size: int, split: str, seed: int = 0, world: World = ALONE) -> Pictures:
@@ -233,9 +269,7 @@ def seed_of(seed: int, split: str) -> int:
     return seed * 3 + ("train", "validation", "test").index(split)
 
 
-def _opened(
-    paths: tuple[str, ...], attribute: str | None, domain: Domain
-) -> list[tuple[str, Source]]:
+def _check_named_once(paths: tuple[str, ...], domain: Domain) -> None:
     named: dict[str, str] = {}
     for path in paths:
         place = path if path == GENERATED else os.path.realpath(path)
@@ -245,6 +279,12 @@ def _opened(
                 "twice: name them once"
             )
         named[place] = path
+
+
+def _opened(
+    paths: tuple[str, ...], attribute: str | None, domain: Domain
+) -> list[tuple[str, Source]]:
+    _check_named_once(paths, domain)
     return [
         (path, open_source(Path(path), attribute, domain)) for path in paths if path != GENERATED
     ]
