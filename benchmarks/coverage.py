@@ -33,11 +33,12 @@ from synthetic import Cutout, Motion, Scene, Shot, read_cutouts, sample_cutout
 
 from dtir_sdk.cascade import Cascade, Cascaded
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.face_session import FaceSession
 from dtir_sdk.files import check_writable
 from dtir_sdk.parties import Recognition
 from dtir_sdk.pictures import Picture
 from dtir_sdk.results import FrameStamp
-from dtir_sdk.session import Following, VideoSession
+from dtir_sdk.session import Following
 
 SETTINGS = {
     "still": Motion(speed=0.0, turn=0.0, zoom=0.0),
@@ -115,7 +116,7 @@ class Exposure:
 
     def __init__(self, following: Following) -> None:
         flat = cast(Cascade, _FlatCascade())
-        self._sessions = [VideoSession(flat, size=SIZE, following=following) for _ in range(2)]
+        self._sessions = [FaceSession(flat, size=SIZE, following=following) for _ in range(2)]
 
     def of(self, shot: Shot, stamp: FrameStamp) -> tuple[NDArray[np.float32], bool]:
         """Takes the next frame.

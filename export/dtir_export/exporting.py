@@ -26,6 +26,7 @@ from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
 from dtir_sdk.bundle import (
     MAY_HOLD,
     Bundle,
+    Crop,
     FilePrecision,
     ModelName,
     Role,
@@ -72,6 +73,7 @@ class _Identity:
     card: ModelCard
     metrics: Mapping[str, Any]
     batches: Sequence[BatchRange]
+    crop: Crop
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def export_checkpoint(
         model_card(networks, card),
         given,
         DEFAULT_BATCHES if batches is None else batches,
+        "face" if networks.configuration.data.align else "whole",
     )
     sources = run_sources(networks.configuration, pictures)
     photos = _gate_pictures(sources, destination)
@@ -180,9 +183,10 @@ def convert_bundle(
         role: whose bundle it becomes.
         name: the new bundle's name; None keeps the old one.
         batches: that its TensorRT engines are built for; None keeps the old ones.
-        pictures: private pictures; faces are found and cut out as the SDK does. INT8 needs one
-            source or more with training and test pictures; FP16, which nothing is fitted for,
-            is judged on the portrait that comes with dtir where there are none.
+        pictures: private pictures; what the networks are given of them is cut out as the SDK
+            does. INT8 needs one source or more with training and test pictures; FP16, which
+            nothing is fitted for, is judged on the portrait that comes with dtir where there are
+            none.
         count: see `export_checkpoint`, as for the arguments that follow.
         report_folder: where the report goes.
         gate: what is to be reached.
@@ -233,11 +237,13 @@ def convert_bundle(
         ),
         manifest.metrics if keep_fp32 else {BEFORE_KEY: dict(manifest.metrics)},
         manifest.batches if batches is None else batches,
+        manifest.crop,
     )
     if not pictures:
         narrator.tell("no --pictures: judged on the portrait that comes with dtir, and on no other")
         pictures = (SAMPLE_PORTRAIT,)
-    sources = PictureSources(tuple(map(str, pictures)), manifest.image_size, align=True)
+    align = manifest.crop == "face"
+    sources = PictureSources(tuple(map(str, pictures)), manifest.image_size, align)
     photos = _gate_pictures(sources, destination)
     graphs = {model: files[model] for model in _models(role)}
     if precision == "fp16":
@@ -355,6 +361,7 @@ def _judge_and_write(
             limits=card.limits,
             batches=identity.batches,
             int8_models=int8_models,
+            crop=identity.crop,
         )
         place()
     return Exported(bundle, report, destination.report_folder)

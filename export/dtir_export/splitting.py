@@ -70,5 +70,6 @@ def split_bundle(
         intended_use=manifest.intended_use,
         limits=manifest.limits,
         batches=manifest.batches if batches is None else batches,
+        crop=manifest.crop,
         int8_models={model: checked_model(in_int8, model) for model in models} if in_int8 else None,
     )

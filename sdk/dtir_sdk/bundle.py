@@ -28,6 +28,7 @@ MANIFEST = "manifest.json"
 Role = Literal["full", "edge", "cloud", "authority"]
 ModelName = Literal["transfer", "recognizer", "restorer"]
 FilePrecision = Literal["fp32", "fp16", "int8"]
+Crop = Literal["face", "whole"]
 
 MAY_HOLD: Mapping[Role, frozenset[ModelName]] = {
     "full": frozenset(("transfer", "recognizer", "restorer")),
@@ -91,6 +92,7 @@ class Manifest:
             largest is the most that goes through any engine at once.
         int8_files: the same graphs in INT8, for CPUs on which these are the fastest; either of
             all graphs or of none.
+        crop: what of a picture the networks are given: each `face`, cut out, or the `whole`.
         format_version: version of the bundle format.
     """
 
@@ -108,6 +110,7 @@ class Manifest:
     dtir_version: str
     batches: tuple[BatchRange, ...] = DEFAULT_BATCHES
     int8_files: Mapping[ModelName, ModelFile] = field(default_factory=dict)
+    crop: Crop = "face"
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -286,6 +289,7 @@ def write_bundle(
     limits: Sequence[str],
     batches: Sequence[BatchRange] = DEFAULT_BATCHES,
     int8_models: Mapping[ModelName, bytes] | None = None,
+    crop: Crop = "face",
     created: date | None = None,
 ) -> Bundle:
     """Writes a bundle, whole or not at all.
@@ -305,6 +309,7 @@ def write_bundle(
         limits: what it cannot do.
         batches: the batch sizes.
         int8_models: each of the graphs in INT8, to be held beside the others; None holds none.
+        crop: what of a picture the networks are given.
         created: the manifest's date; None is today.
 
     Returns:
@@ -340,6 +345,7 @@ def write_bundle(
         created=(created or date.today()).isoformat(),
         dtir_version=dtir_sdk.__version__,
         batches=tuple(batches),
+        crop=crop,
     )
     for file, data in contents.items():
         _check_graph(data, file)
@@ -566,6 +572,7 @@ def _parse(document: Mapping[str, Any], where: str) -> Manifest:
         dtir_version=fields.text("dtir_version"),
         batches=_parse_batches(fields),
         int8_files=_parse_int8_files(fields, role, files),
+        crop=_parse_crop(fields),
         format_version=version,
     )
 
@@ -584,6 +591,11 @@ def _parse_batches(fields: _Fields) -> tuple[BatchRange, ...]:
     except ConfigurationError as error:
         fields.refuse("batches", f"does not fit: {error}")
     return batches
+
+
+def _parse_crop(fields: _Fields) -> Crop:
+    # Older bundles do not say.
+    return cast("Crop", fields.one_of("crop", get_args(Crop))) if "crop" in fields else "face"
 
 
 def _parse_int8_files(

@@ -103,6 +103,7 @@ def _bundle(path: Path | None) -> tuple[str, bool]:
         "folder": str(bundle.folder),
         "role": manifest.role,
         "picture size": f"{manifest.image_size}x{manifest.image_size}",
+        "takes": "faces, cut out" if manifest.crop == "face" else "whole pictures",
         "recognises": f"{manifest.attribute}: {', '.join(manifest.labels)}",
         "graphs": "; ".join(
             f"{name}: {file.file}, {file.precision}"

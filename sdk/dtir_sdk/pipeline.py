@@ -19,16 +19,21 @@ from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.engines import EngineInfo
 from dtir_sdk.engines.base import check_not_forked
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
+from dtir_sdk.face_session import FaceSession
 from dtir_sdk.faces import FaceFinder, alignment, crop_faces
 from dtir_sdk.pictures import Color, Picture, check_color, check_picture, read_picture, swap_colors
 from dtir_sdk.results import Face, Result, Timings
 from dtir_sdk.session import Faces, Following, VideoSession
 from dtir_sdk.sources import find_sources, is_video
 from dtir_sdk.videos import VideoReader
+from dtir_sdk.whole import WholeSession, whole_result
 
 if TYPE_CHECKING:
     from dtir_sdk.capture import Source
     from dtir_sdk.live import LiveRun, Stream
+
+# Least score of a face.
+_CONFIDENCE = 0.6
 
 
 class Pipeline(Closing):
@@ -40,6 +45,9 @@ class Pipeline(Closing):
     A face that the detector does not find stays as it is in a frame in which another one was
     found; a frame in which none was found gives a grey card.
 
+    Of a bundle that takes whole pictures (`Manifest.crop`), no faces are looked for: the cartoon
+    takes the place of all of the frame, and the result has one `Face`, which is all of it.
+
     Args:
         bundle: a bundle or its folder; None is the one that comes with dtir. It must hold the
             transfer generator and the recognizer.
@@ -50,11 +58,11 @@ class Pipeline(Closing):
         faces: `all`, or `largest` for the largest face only; the others are then covered in
             `Result.image` with grey.
         surround: what `Result.image` shows around the faces: the frame itself (`keep`), the frame
-            blurred beyond recognition (`blur`), or grey (`blank`).
+            blurred beyond recognition (`blur`), or grey (`blank`); not for whole pictures.
         color: order of the channels of the frames taken, alone or out of an iterable, and of the
             pictures given.
         threads: CPU threads of the engines and of the face detector; None leaves it to them.
-        confidence: least score of a face in [0, 1].
+        confidence: least score of a face in [0, 1]; not for whole pictures.
         mode: `latency` or `throughput`, see `Transfer`.
 
     Attributes:
@@ -65,7 +73,7 @@ class Pipeline(Closing):
     Raises:
         BundleError: the bundle cannot be used.
         EngineError: the engine cannot be had.
-        ConfigurationError: an argument is none of those named above.
+        ConfigurationError: an argument is none of those named above, or not for this bundle.
 
     Examples:
         >>> from dtir_sdk.pictures import read_picture
@@ -88,7 +96,7 @@ class Pipeline(Closing):
         surround: Surround = "keep",
         color: Color = "bgr",
         threads: int | None = None,
-        confidence: float = 0.6,
+        confidence: float = _CONFIDENCE,
         mode: str = "latency",
     ) -> None:
         check_color(color)
@@ -106,6 +114,12 @@ class Pipeline(Closing):
                 f"{', '.join(sorted(manifest.files))} only: a Pipeline needs transfer and "
                 "recognizer; use Transfer, Recognizer or Restorer alone"
             )
+        self._whole = manifest.crop == "whole"
+        if self._whole and (surround != "keep" or confidence != _CONFIDENCE):
+            raise ConfigurationError(
+                f"{opened.folder} is for whole pictures: no faces are looked for, and nothing is "
+                "left around them: leave surround and confidence out"
+            )
         self._size = manifest.image_size
         self._color: Color = color
         self._closed = False
@@ -114,7 +128,7 @@ class Pipeline(Closing):
         self.surround: Surround = surround
         self._confidence = confidence
         self._threads = threads
-        self._finder = FaceFinder(confidence, threads=threads)
+        self._finder = None if self._whole else FaceFinder(confidence, threads=threads)
         self._cascade = Cascade(
             opened,
             engine=engine,
@@ -151,6 +165,8 @@ class Pipeline(Closing):
         picture = check_picture(frame)
         if self._color == "rgb":
             picture = swap_colors(picture)
+        if self._finder is None:
+            return whole_result(picture, self._cascade, self._size, self._color)[0]
         found = self._finder.find(picture)
         detected = perf_counter()
         wanted = found[:1] if self.faces == "largest" else found
@@ -235,7 +251,7 @@ class Pipeline(Closing):
             following: how faces are followed; None is the default.
 
         Raises:
-            ConfigurationError: `following` is no `Following`.
+            ConfigurationError: `following` is no `Following`, or the bundle is for whole pictures.
             EngineError: the pipeline is closed.
 
         Examples:
@@ -247,7 +263,7 @@ class Pipeline(Closing):
             [1, 1, 1]
         """
         self._check_open()
-        return self._session(_checked(following))
+        return self._session(self._checked(following))
 
     def stream(
         self,
@@ -282,7 +298,7 @@ class Pipeline(Closing):
             if isinstance(source, Source):
                 failed.enter_context(source)
             self._check_open()
-            following = _checked(following)
+            following = self._checked(following)
             if isinstance(source, Source):
                 opened = source
             elif isinstance(source, Iterable) and not isinstance(source, str):
@@ -324,7 +340,11 @@ class Pipeline(Closing):
             raise EngineError("this Pipeline was used after close(): make a new one")
 
     def _session(self, following: Following, continuous: bool = True) -> VideoSession:
-        return VideoSession(
+        if self._whole:
+            return WholeSession(
+                self._cascade, size=self._size, color=self._color, continuous=continuous
+            )
+        return FaceSession(
             self._cascade,
             size=self._size,
             faces=self.faces,
@@ -348,15 +368,19 @@ class Pipeline(Closing):
         self._closed = True
         self._cascade.close()
 
+    def _checked(self, following: Following | None) -> Following:
+        if following is None:
+            return Following()
+        if not isinstance(following, Following):
+            raise ConfigurationError(
+                f"following must be a Following, such as Following(hold=2.0), not {following!r:.80}"
+            )
+        if self._whole and following != Following():
+            raise ConfigurationError(
+                f"{self.bundle.folder} is for whole pictures: there are no faces to follow: leave "
+                "following out"
+            )
+        return following
+
     def _in_color(self, frame: Picture) -> Picture:
         return frame if self._color == "bgr" else swap_colors(frame)
-
-
-def _checked(following: Following | None) -> Following:
-    if following is None:
-        return Following()
-    if not isinstance(following, Following):
-        raise ConfigurationError(
-            f"following must be a Following, such as Following(hold=2.0), not {following!r:.80}"
-        )
-    return following

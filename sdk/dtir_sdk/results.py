@@ -49,6 +49,8 @@ class Timings:
 class Face:
     """A face that was found, as its cartoon and what was read from it.
 
+    Of a bundle that takes whole pictures it is all of the picture.
+
     Attributes:
         box: x, y, width, height in pixels, clipped to the frame and never empty: of a face that has
             left the frame and is still covered, the pixel at the edge nearest to it.
@@ -56,7 +58,8 @@ class Face:
         confidence: its probability, in [0, 1].
         probabilities: every label's probability.
         cartoon: uint8 [S, S, 3], in the pipeline's colour order (BGR unless asked otherwise).
-        landmarks: float32 [5, 2], x and y in pixels of the frame: eyes, nose tip, mouth corners.
+        landmarks: float32 [5, 2], x and y in pixels of the frame: eyes, nose tip, mouth corners;
+            [0, 2] of a whole picture.
         track: number of the person in a video or a live stream, from 1, the same from frame to
             frame; None in a picture.
         seen: whether the detector found the face when it last looked; False where its last
@@ -95,7 +98,7 @@ class Result:
     Attributes:
         faces: the faces, the largest first; empty where none was found.
         image: uint8 [H, W, 3], safe to show: the frame with every face that was found replaced
-            by its cartoon; a grey card where none was found.
+            by its cartoon; a grey card where none was found; of a whole picture, the cartoon.
         timings: how long it took.
         color: order of the channels of `image` and of the cartoons.
         stamp: which frame it was; None for a picture.

@@ -37,10 +37,21 @@ def test_bundle(exported: Exported) -> None:
     manifest = exported.bundle.manifest
     assert (manifest.name, manifest.role, manifest.image_size) == ("shapes", "full", 32)
     assert (manifest.attribute, manifest.labels) == ("shape", ("disc", "square", "none"))
+    assert manifest.crop == "whole"
     assert all(file.precision == "fp32" for file in manifest.files.values())
     assert manifest.metrics["accuracy"] == 0.9
     assert manifest.metrics["export_parity"]["pictures"] == 5
     assert manifest.metrics["export_parity"]["reference"]["transfer"]["psnr"] >= 60
+
+
+def test_a_bundle_says_that_its_networks_take_faces(
+    make_checkpoint: Callable[..., Path], photos: Path, tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "run" / "checkpoint.safetensors", align=True)
+    made = export_checkpoint(checkpoint, tmp_path / "bundle", pictures=(photos,), count=2)
+    assert made.bundle.manifest.crop == "face"
+    edge = split_bundle(made.bundle.folder, tmp_path / "edge", "edge")
+    assert edge.manifest.crop == "face"
 
 
 def test_report_lies_beside_the_bundle(exported: Exported) -> None:
@@ -241,7 +252,7 @@ def test_int8_of_a_bundle(exported: Exported, photos: Path, tmp_path: Path) -> N
         pictures=(photos,),
     )
     manifest = made.bundle.manifest
-    assert (manifest.role, manifest.name) == ("edge", "shapes")
+    assert (manifest.role, manifest.name, manifest.crop) == ("edge", "shapes", "whole")
     assert manifest.files["transfer"].precision == "int8"
     # What was measured on the FP32 graphs is not said of these.
     assert "accuracy" not in manifest.metrics
@@ -265,6 +276,7 @@ def test_int8_beside_fp32(exported: Exported, photos: Path, tmp_path: Path) -> N
     assert manifest.metrics["int8_parity"]["precision"] == "int8"
     part = split_bundle(made.bundle.folder, tmp_path / "part", "edge")
     assert part.manifest.int8_files == {"transfer": manifest.int8_files["transfer"]}
+    assert part.manifest.crop == "whole"
     part.verify()
     with pytest.raises(ConfigurationError, match="beside INT8 only"):
         convert_bundle(source.folder, tmp_path / "half", precision="fp16", keep_fp32=True)

@@ -105,6 +105,7 @@ def as_bundle(run: Path, folder: Path) -> Path:
         training_data=[],
         intended_use="tests",
         limits=[],
+        crop="whole",
     )
     return written.folder
 
@@ -287,7 +288,10 @@ def of_faces(teacher, tmp_path_factory) -> Path:
 
 
 @pytest.mark.usefixtures("no_training")
-def test_faces_and_whole_pictures_do_not_go_together(system, of_faces, tmp_path):
+@pytest.mark.parametrize("bundled", [False, True])
+def test_faces_and_whole_pictures_do_not_go_together(system, of_faces, tmp_path, bundled):
+    if bundled:
+        system = as_bundle(system, tmp_path / "bundle")
     with pytest.raises(ConfigurationError, match=r"teacher was trained on faces .*, the s"):
         relabel(GENERATED, of_faces, run=tmp_path / "run", system=system)
 

@@ -23,7 +23,7 @@ from dtir_sdk.bundle import MANIFEST, Bundle, ModelName
 from dtir_sdk.errors import ConfigurationError
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.checkpoint import Checkpoint, TrainedNetworks, TrainedRecognizer, load_either
-from dtir_train.configuration import Configuration, Networks
+from dtir_train.configuration import Configuration, Data, Networks
 from dtir_train.networks import Backbone
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
@@ -79,7 +79,7 @@ def load_bundled(path: Path) -> TrainedNetworks:
     Returns:
         The networks. They compute what the graphs do, in eval mode; see `restore_batch_norm` for
         training. Of the configuration the networks' sizes are the bundle's, but for the
-        discriminator's, and all else is the default.
+        discriminator's, and whether faces are cut out; all else is the default.
 
     Raises:
         BundleError: the bundle is not whole.
@@ -102,7 +102,7 @@ def load_bundled(path: Path) -> TrainedNetworks:
             _loaded(build_generator(sizes), transfer),
             _loaded(build_recognizer(sizes, len(manifest.labels)), recognizer),
             _loaded(build_generator(sizes), restorer),
-            Configuration(networks=sizes),
+            Configuration(networks=sizes, data=Data(align=manifest.crop == "face")),
             manifest.labels,
             0,
         )

@@ -101,8 +101,7 @@ def relabel(
             f"{sizes.image_size}x{sizes.image_size}: choose a teacher of the same picture size"
         )
     cut = taught.configuration.data.align
-    # A bundle does not say.
-    if not is_bundle(path) and kept.configuration.data.align != cut:
+    if kept.configuration.data.align != cut:
         of_faces, of_pictures = ("teacher", "system") if cut else ("system", "teacher")
         raise ConfigurationError(
             f"{teacher} and {path}: the {of_faces} was trained on faces that were cut out, the "

@@ -14,6 +14,7 @@ from dtir_sdk.errors import PictureError
 from dtir_sdk.files import write_atomically
 from dtir_sdk.jobs.documents import document_of, labels_in, origin_of, source_in
 from dtir_sdk.jobs.settings import DONE, NO_FACE, SOME_FAILED
+from dtir_sdk.jobs.tally import tally
 from dtir_sdk.jobs.targets import targets_of
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.pipeline import Pipeline
@@ -104,10 +105,9 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    labels = sorted(Counter(chain.from_iterable(found)).items())
-    faces = ", ".join(f"{label} {count}" for label, count in labels)
+    labels = tally(Counter(chain.from_iterable(found)), pipeline.bundle)
     passed_over = f", {done} were done before" if done else ""
-    print(f"{folder}: {len(due) - failed} pictures{passed_over}; faces: {faces or 'none'}")
+    print(f"{folder}: {len(due) - failed} pictures{passed_over}; {labels}")
     faceless = sum(not labels for labels in found)
     if faceless:
         complain(f"dtir: no face was found in {faceless} of {len(found)} pictures")

@@ -16,8 +16,9 @@ from dtir_sdk.jobs.settings import DONE, NO_FACE
 from dtir_sdk.parties import Restorer
 from dtir_sdk.pictures import Picture, read_picture, write_picture
 from dtir_sdk.pipeline import Pipeline
-from dtir_sdk.results import Result
+from dtir_sdk.results import Face, Result
 from dtir_sdk.standard_output import complain
+from dtir_sdk.whole import whole_crop
 
 # No picture with the photo is named as a safe one is: NAME.png is what `--to folder/` writes.
 ENDINGS = (".json", "_safe.png", "_side_by_side.png")
@@ -61,12 +62,13 @@ class PictureJob:
         remove(sheet)
         result.save(safe)
         write_atomically(document, document_of(origin, self.pipeline, result))
+        whole = self.pipeline.bundle.manifest.crop == "whole"
         for number, face in enumerate(result.faces, 1):
             x, y, width, height = face.box
-            print(
-                f"{path}: face {number}: {face.label} {face.confidence:.1%} "
-                f"({width}x{height} at {x},{y})"
-            )
+            what, where = f"face {number}", f" ({width}x{height} at {x},{y})"
+            if whole:
+                what, where = "whole picture", ""
+            print(f"{path}: {what}: {face.label} {face.confidence:.1%}{where}")
         timings = result.timings
         print(
             f"{path}: detect {timings.detect:.1f} ms, align {timings.align:.1f} ms, "
@@ -85,11 +87,15 @@ class PictureJob:
         cartoons = np.stack([face.cartoon for face in result.faces])
         if self.photo:
             size = cartoons.shape[1]
-            transforms = [alignment(face.landmarks, size) for face in result.faces]
-            photos = [crop_face(frame, transform, size) for transform in transforms]
-            columns.append(("photo", photos))
+            columns.append(("photo", [self._photo(frame, face, size) for face in result.faces]))
         columns.append(("cartoon", list(cartoons)))
         if self.restorer is not None:
             columns.append(("restored", list(self.restorer(cartoons))))
         rows = list(zip(*(pictures for _, pictures in columns), strict=True))
         return side_by_side(rows, [caption for caption, _ in columns])
+
+    def _photo(self, frame: Picture, face: Face, size: int) -> Picture:
+        """What the transfer generator was given."""
+        if self.pipeline.bundle.manifest.crop == "whole":
+            return whole_crop(frame, size)
+        return crop_face(frame, alignment(face.landmarks, size), size)

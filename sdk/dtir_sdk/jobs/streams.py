@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dtir_sdk.capture import Source
 from dtir_sdk.errors import SourceError
 from dtir_sdk.jobs.settings import DONE, NO_FACE, Job
+from dtir_sdk.jobs.tally import tally
 from dtir_sdk.live import Stream
 from dtir_sdk.pipeline import Pipeline
 from dtir_sdk.sinks import Origin, Sink, open_sink
@@ -57,10 +58,9 @@ def run_stream(job: Job, pipeline: Pipeline, source: str, sinks: Sequence[str]) 
                 raise SourceError(f"{frames.name} ended before its first frame")
     finally:
         _tell_notes(opened, said)
-    found = ", ".join(f"{label} {count}" for label, count in sorted(labels.items()))
     # Where the lines go to stdout, nothing else does.
     out = sys.stderr if "-" in sinks else sys.stdout
-    print(f"{frames.name}: faces: {found or 'none'}", file=out)
+    print(f"{frames.name}: {tally(labels, pipeline.bundle)}", file=out)
     print(f"{frames.name}: {stream.statistics}", file=out)
     if not labels and frames.file is not None:
         _tell(f"{frames.name}: no face was found in any frame")

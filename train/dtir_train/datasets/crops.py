@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
+from dtir_sdk.whole import whole_crop
 
 
 def square_crop(
@@ -23,10 +23,6 @@ def square_crop(
         uint8 [S, S, 3], BGR; None where no face was found.
     """
     if finder is None:
-        # Each side by itself: what is made smaller is averaged, however wide a picture is.
-        height, width = (min(side, size) for side in picture.shape[:2])
-        reduced = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        resized = cv2.resize(reduced, (size, size), interpolation=cv2.INTER_CUBIC)
-        return resized.astype(np.uint8, copy=False)
+        return whole_crop(picture, size)
     faces = finder.find(picture)
     return crop_face(picture, alignment(faces[0].landmarks, size), size) if faces else None

@@ -29,7 +29,8 @@ class Setting:
         secret: sources of private photos with labels.
         system: folder of a bundle or of a run, or a checkpoint; by default the bundle that comes
             with dtir.
-        align: find and cut out faces, unless the run did not; off for pictures that are not faces.
+        align: find and cut out faces, unless the system was trained on whole pictures; off for
+            pictures that are not faces.
         flip: mirror half of the pictures that other networks learn from, unless the run did not;
             off where left and right differ, as of letters.
         limit: use at most this many pictures of each source and split.
@@ -65,7 +66,7 @@ class Setting:
             target=target,
             attribute=attribute,
             labels=None,
-            align=self.align and own.align,
+            align=self.align and system.align,
             flip=self.flip and own.flip,
             limit=self.limit,
         )

@@ -36,6 +36,7 @@ class TrainedSystem:
         labels: names of the classes.
         attribute: what the recognizer reads.
         image_size: side S in pixels.
+        align: whether it is given faces that were cut out, and not whole pictures.
         configuration: of the run; None for a bundle, which does not hold it.
         engine: what runs it.
         transfer: photos uint8 [N, S, S, 3], BGR, to cartoons, the same.
@@ -47,6 +48,7 @@ class TrainedSystem:
     labels: tuple[str, ...]
     attribute: str
     image_size: int
+    align: bool
     configuration: Configuration | None
     engine: str
     transfer: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -107,6 +109,7 @@ def open_system(path: Path | None) -> Iterator[TrainedSystem]:
             manifest.labels,
             manifest.attribute,
             manifest.image_size,
+            manifest.crop == "face",
             None,
             f"{engine.engine} on {engine.device}, {engine.precision}",
             _one_by_one(transfer),
@@ -148,6 +151,7 @@ def _of_run(path: Path) -> TrainedSystem:
         trained.labels,
         trained.configuration.data.attribute,
         trained.configuration.networks.image_size,
+        trained.configuration.data.align,
         trained.configuration,
         f"PyTorch on {device}, float32, step {trained.step}",
         deployed(trained.transfer, as_bgr),
