@@ -94,6 +94,8 @@ def _judged_by_psnr(psnr: float, restored_psnr: float, label_agreement: float) -
     return Thresholds(psnr, restored_psnr, _LARGEST_BYTE, _LARGEST_PROBABILITY, label_agreement)
 
 
+# Of labels that the original is less sure of in the mean, rounding decides many.
+_SURE = 0.5
 _IN_BF16 = _judged_by_psnr(40.0, 35.0, 0.995)
 
 GATES: Mapping[FilePrecision, Gate] = {
@@ -130,12 +132,15 @@ class LabelParity:
             like these (Wilson's bound): few pictures prove little.
         mean_difference: mean absolute difference of the probabilities.
         max_difference: largest absolute difference of a probability.
+        certainty: how sure the original is of its labels in the mean: 0 where it guesses among
+            them, 1 where it is sure.
     """
 
     label_agreement: float
     assured_agreement: float
     mean_difference: float
     max_difference: float
+    certainty: float
 
 
 @dataclass(frozen=True)
@@ -320,7 +325,13 @@ def label_parity(expected: Probabilities, found: Probabilities) -> LabelParity:
         assured_agreement=_at_least(agreement, len(expected)),
         mean_difference=float(difference.mean()),
         max_difference=float(difference.max()),
+        certainty=_certainty(expected),
     )
+
+
+def _certainty(probabilities: Probabilities) -> float:
+    guessing = 1 / probabilities.shape[1]
+    return float((probabilities.max(axis=1).mean() - guessing) / (1 - guessing))
 
 
 def _psnr(square: float) -> float:
@@ -423,9 +434,18 @@ def _failures(engine: str, parity: EngineParity, least: Thresholds) -> list[str]
         if labels is not None and labels.label_agreement < least.label_agreement:
             failures.append(
                 f"{engine}: {name} gives the same label on {labels.label_agreement:.2%}, "
-                f"not {least.label_agreement:.2%}"
+                f"not {least.label_agreement:.2%}{_if_unsure(labels)}"
             )
     return failures
+
+
+def _if_unsure(labels: LabelParity) -> str:
+    if labels.certainty >= _SURE:
+        return ""
+    return (
+        f" (the original itself is {labels.certainty:.0%} sure of its labels, where 0% is guessing "
+        "and any rounding decides: train it further)"
+    )
 
 
 def _figures(parity: EngineParity) -> list[str]:

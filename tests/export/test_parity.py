@@ -179,6 +179,21 @@ def test_label_parity() -> None:
     parity = label_parity(expected, found)
     assert parity.label_agreement == 0.5
     assert parity.max_difference == pytest.approx(0.2)
+    # 0.75 in the mean, where guessing is 0.5.
+    assert parity.certainty == pytest.approx(0.5)
+
+
+def test_labels_that_are_guesses_are_told_as_such(comparison: Comparison) -> None:
+    def failure(certainty: float) -> str:
+        parity = dataclasses.replace(
+            comparison.report.deployed.chain, label_agreement=0.99, certainty=certainty
+        )
+        deployed = dataclasses.replace(comparison.report.deployed, chain=parity)
+        (told,) = dataclasses.replace(comparison.report, deployed=deployed).failures()
+        return told
+
+    assert failure(0.9).endswith("not 99.50%")
+    assert "the original itself is 10% sure of its labels" in failure(0.1)
 
 
 def test_thresholds_are_checked() -> None:
