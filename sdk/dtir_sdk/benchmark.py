@@ -121,7 +121,7 @@ def bench(
     """Measures.
 
     Args:
-        picture: a picture with a face; None is the sample portrait.
+        picture: with a face, unless the bundle is of whole pictures; None is the sample portrait.
         bundle: see `Pipeline`, as for the three that follow.
         engine: see `Pipeline`.
         device: see `Pipeline`.
@@ -148,7 +148,7 @@ def bench(
             Pipeline(bundle, engine=engine, device=device, precision=precision, faces="largest")
         )
         measurement = measure(pipeline, frame, rounds)
-        name = pipeline.bundle.manifest.name
+        name, crop = pipeline.bundle.manifest.name, pipeline.bundle.manifest.crop
         if place is not None:
             document = {"bundle": name, "picture": path.name, **asdict(measurement)}
             place.write_text(f"{json.dumps(document, indent=2)}\n", "utf-8")
@@ -166,7 +166,7 @@ def bench(
     return "\n".join(
         (
             f"engine: {measurement.engine}",
-            f"{name}: one face of {path.name}, {rounds} rounds",
+            f"{name}: {'one face' if crop == 'face' else 'all'} of {path.name}, {rounds} rounds",
             "",
             table(("part", "median ms", "p95 ms"), rows),
             "",

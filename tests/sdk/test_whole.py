@@ -145,10 +145,10 @@ def test_the_command_runs_pictures_folders_and_videos(
     assert sheet.shape[1] == 3 * 256 + 2 * 8
     assert (sheet[150, 100] == BLUE).all()
     assert cli.main(["run", "in", "--to", "out/", *words]) == 0
-    assert "pictures: more blue 1, more red 1" in capsys.readouterr().out
+    assert "labels: more blue 1, more red 1" in capsys.readouterr().out
     write_film("film.mp4", [shade(BLUE)] * 4)
     assert cli.main(["run", "film.mp4", "--to", "safe.mp4", *words]) == 0
-    assert "film.mp4: pictures: more red 4" in capsys.readouterr().out
+    assert "film.mp4: labels: more red 4" in capsys.readouterr().out
     assert cli.main(["info", *words]) == 0
     assert "whole pictures" in capsys.readouterr().out
     assert cli.main(["run", "film.mp4", "--surround", "blur", "--to", "s2.mp4", *words]) == 2

@@ -651,24 +651,12 @@ def test_a_dry_run_names_a_parameter_without_a_gradient(small, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_training_learns(tmp_path):
-    tiny = PRESETS["tiny"]
-    # Cautious, since a collapse of so small a generator is a matter of rounding.
-    recipe = replace(
-        tiny.recipe,
-        epochs=24,
-        constant_epochs=16,
-        settle_epochs=4,
-        learning_rate=1e-3,
-        adversarial_weight=0.3,
-        recognition_weight=3.0,
-        restoration_weight=30.0,
-    )
-    data = replace(tiny.data, jitter=0.0, colour_jitter=0.0)
-    fit(replace(tiny, data=data, recipe=recipe), tmp_path, Execution(validate_every=1000))
+    """As whoever tries `dtir-train fit tiny` sees it."""
+    fit(PRESETS["tiny"], tmp_path, Execution(device="cpu", validate_every=10_000))
     with (tmp_path / METRICS_NAME).open(newline="") as file:
         *_, last = csv.DictReader(file)
     # Guessing reads half of the labels right.
-    assert float(last["validation_accuracy"]) > 0.8
+    assert float(last["validation_accuracy"]) > 0.9
     assert float(last["validation_psnr"]) > 15
 
 

@@ -413,17 +413,27 @@ PRESETS: dict[PresetName, Configuration] = {
             similarity_weight=10.0,
         ),
     ),
-    # For tests and a first look: seconds on two cores, with the generated pair.
+    # For tests and a first look: a minute on two cores, with the generated pair. Without the penalty
+    # all shapes became one.
     "tiny": Configuration(
         Networks(
             image_size=32,
-            channels=8,
+            channels=12,
             blocks=2,
             discriminator_channels=8,
             backbone="resnet18",
-            recognizer_width=8,
+            recognizer_width=16,
         ),
         Data(attribute="shape", align=False),
-        Recipe(epochs=4, constant_epochs=2, settle_epochs=1, average=0.9),
+        Recipe(
+            epochs=32,
+            constant_epochs=18,
+            settle_epochs=4,
+            learning_rate=1e-3,
+            gradient_penalty=1.0,
+            adversarial_weight=2.0,
+            recognition_weight=10.0,
+            average=0.9,
+        ),
     ),
 }

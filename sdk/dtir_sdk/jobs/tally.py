@@ -18,5 +18,5 @@ def tally(labels: Counter[str], bundle: Bundle) -> str:
         >>> tally(Counter(["male", "female", "male"]), Bundle.open())
         'faces: female 1, male 2'
     """
-    what = "faces" if bundle.manifest.crop == "face" else "pictures"
+    what = "faces" if bundle.manifest.crop == "face" else "labels"
     return f"{what}: {', '.join(f'{label} {n}' for label, n in sorted(labels.items())) or 'none'}"
