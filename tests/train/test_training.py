@@ -703,8 +703,8 @@ def test_a_step_as_a_cuda_graph_is_the_same_step(small, tmp_path, monkeypatch):
         else:
             fit(configuration, tmp_path / name, execution)
         weights[name] = load_checkpoint(tmp_path / name).tensors
-    # In 20 steps of Adam rounding decides about a part of the way, but not about its length: on a CPU
-    # rounding alone leaves 0.21, 0.22, 0.93 and 0.82 at least, other batches 0.03, 0.01, 0.87, 0.64.
+    # In 20 steps of Adam rounding decides about a part of the way, but not about its length: on a
+    # CPU it leaves 0.21, 0.22, 0.93 and 0.82 at least, and other batches 0.03, 0.01, 0.87, 0.64.
     alike = {"transfer": 0.1, "recognizer": 0.1, "restorer": 0.9, "discriminator": 0.75}
     for group, least in alike.items():
         # A bias before InstanceNorm does nothing, and walks at random.

@@ -413,8 +413,8 @@ PRESETS: dict[PresetName, Configuration] = {
             similarity_weight=10.0,
         ),
     ),
-    # For tests and a first look: a minute on two cores, with the generated pair. Without the penalty
-    # all shapes became one.
+    # For tests and a first look: a minute on two cores, with the generated pair. Without the
+    # penalty all shapes became one.
     "tiny": Configuration(
         Networks(
             image_size=32,
