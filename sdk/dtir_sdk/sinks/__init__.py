@@ -63,7 +63,7 @@ def open_sink(target: str | os.PathLike[str], origin: Origin | None = None) -> S
     if target == "-":
         from dtir_sdk.sinks.lines import StandardOutput
 
-        return StandardOutput()
+        return StandardOutput(origin)
     if kind in _WEB:
         from dtir_sdk.sinks.web import WebPreview
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import perf_counter
 from typing import BinaryIO
 
 from dtir_sdk.errors import OutputError
@@ -15,9 +18,9 @@ from dtir_sdk.sinks.recording import Recording
 
 
 class LinesFile(Recording):
-    """Writes `Result.to_json()` of every result as a line of a UTF-8 file.
+    """Writes `Result.to_dict()` of every result as a line of a UTF-8 file.
 
-    The lines of a live run are on the file at once; see `Place` for where it lies.
+    The lines of a live run say when a frame was taken, and are on the file at once; see `Place` for where it lies.
 
     Args:
         path: where to.
@@ -42,7 +45,7 @@ class LinesFile(Recording):
         """Writes a line."""
         self._check_open()
         try:
-            self._file.write(f"{result.to_json()}\n".encode())
+            self._file.write(_line(result, self._live))
             if self._live:
                 self._file.flush()
             self._lines += 1
@@ -69,15 +72,19 @@ class LinesFile(Recording):
 
 
 class StandardOutput(Sink):
-    """Writes `Result.to_json()` of every result as a line on stdout, at once.
+    """Writes `Result.to_dict()` of every result as a line on stdout, at once.
 
     Where the reader of a pipe leaves (`dtir run 0 --to - | head`), the run is `finished`.
+
+    Args:
+        origin: of the results; lines of a live one say when a frame was taken.
 
     Raises:
         OutputError: stdout is closed, or is no file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, origin: Origin) -> None:
+        self._live = origin.live
         try:
             if sys.stdout is None:
                 raise OutputError("stdout is closed: name a file, such as labels.jsonl")
@@ -101,7 +108,7 @@ class StandardOutput(Sink):
         if self._left:
             return
         try:
-            line = memoryview(f"{result.to_json()}\n".encode())
+            line = memoryview(_line(result, self._live))
             while line:
                 line = line[self._file.write(line) :]
         except BrokenPipeError:
@@ -121,3 +128,11 @@ class StandardOutput(Sink):
     def finished(self) -> bool:
         """Tells whether the reader has left."""
         return self._left
+
+
+def _line(result: Result, live: bool) -> bytes:
+    values = result.to_dict()
+    if live and result.stamp is not None:
+        ago = timedelta(seconds=perf_counter() - result.stamp.captured)
+        values = {"time": (datetime.now(UTC) - ago).isoformat(timespec="milliseconds"), **values}
+    return f"{json.dumps(values, ensure_ascii=False, allow_nan=False)}\n".encode()

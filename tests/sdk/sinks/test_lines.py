@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,26 @@ PROGRAM = textwrap.dedent(
     print("ended at", number, file=sys.stderr)
     """
 )
+
+
+@pytest.mark.parametrize("to", ["labels.jsonl", "-"])
+def test_lines_of_a_live_run_say_when_a_frame_was_taken(tmp_path, result, to, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    made = result(3)
+    taken = replace(made, stamp=replace(made.stamp, captured=time.perf_counter() - 60))
+    for live in (True, False):
+        with open_sink(to, Origin(live=live)) as sink:
+            sink.write(taken)
+        text = capfd.readouterr().out if to == "-" else Path(to).read_text("utf-8")
+        Path(to).unlink(missing_ok=True)
+        document = json.loads(text)
+        assert document["frame"] == 3
+        if live:
+            moment = datetime.fromisoformat(document["time"])
+            assert 59 < (datetime.now(UTC) - moment).total_seconds() < 90
+            assert document["time"].endswith("+00:00")
+        else:
+            assert "time" not in document
 
 
 @pytest.mark.parametrize("live", [False, True])
