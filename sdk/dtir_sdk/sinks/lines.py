@@ -20,7 +20,8 @@ from dtir_sdk.sinks.recording import Recording
 class LinesFile(Recording):
     """Writes `Result.to_dict()` of every result as a line of a UTF-8 file.
 
-    The lines of a live run say when a frame was taken, and are on the file at once; see `Place` for where it lies.
+    The lines of a live run say when a frame was taken, and are on the file at once; see `Place`
+    for where it lies.
 
     Args:
         path: where to.
