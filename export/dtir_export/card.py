@@ -120,7 +120,7 @@ def _trained_on(configuration: Configuration, told: set[Path]) -> Iterator[Train
         told: where pictures and systems lie that are told of already; what is told of is added.
     """
     data = configuration.data
-    domains: dict[str, Domain] = dict.fromkeys(data.secret, "secret")
+    domains: dict[str, Domain] = dict.fromkeys((*data.secret, *data.unlabelled), "secret")
     for source in data.target:
         domains.setdefault(source, "target")
     for source, domain in domains.items():

@@ -84,15 +84,15 @@ def test_default_tells_what_it_started_and_learned_from_saw(
     )
     configuration = dataclasses.replace(
         own,
-        data=Data(("/gone/new",), ("/gone/drawings",)),
+        data=Data(("/gone/new",), ("/gone/drawings",), unlabelled=("/gone/more",)),
         start_from=str(before),
         teacher=str(default_folder()),
     )
     card = model_card(dataclasses.replace(networks, configuration=configuration), None)
     names = [data.name.partition(" (")[0] for data in card.training_data]
     bundled = Bundle.open().manifest.training_data
-    assert names[:3] == ["new", "drawings", "old"]
-    assert card.training_data[3:] == bundled
+    assert names[:4] == ["new", "more", "drawings", "old"]
+    assert card.training_data[4:] == bundled
     missing = dataclasses.replace(configuration, start_from="/gone/run", teacher=None)
     card = model_card(dataclasses.replace(networks, configuration=missing), None)
     assert card.training_data[-1].name == "what run was trained on (not known)"
