@@ -42,6 +42,7 @@ def run(  # noqa: D417, BundleFolder says what bundle is
     detect_every: Annotated[int, arg(metavar="N")] = 1,
     hold: Annotated[float, arg(metavar="SECONDS")] = 1.0,
     photo: bool = True,
+    threads: Annotated[int | None, arg(metavar="N")] = None,
 ) -> int:
     """Make faces cartoons, and read the label from the cartoons.
 
@@ -71,6 +72,8 @@ def run(  # noqa: D417, BundleFolder says what bundle is
             after the last look; between looks, a face that is new is not covered.
         hold: How long a face that is lost in a video or a live source stays covered.
         photo: Show the photo and the restored photo in NAME_side_by_side.png.
+        threads: CPU threads of the networks and of the face detector, and how many pictures of a
+            folder are read and written at a time; all cores if none.
     """
     from dtir_sdk.jobs import Job, run_job
     from dtir_sdk.session import Following
@@ -89,6 +92,7 @@ def run(  # noqa: D417, BundleFolder says what bundle is
             surround=surround,
             following=Following(detect_every, hold),
             photo=photo,
+            threads=threads,
         )
     )
 

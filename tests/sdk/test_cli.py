@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dtir_sdk import benchmark, cli
+from dtir_sdk import Pipeline, benchmark, cli
 from dtir_sdk.jobs import pictures
 from dtir_sdk.pictures import read_picture, write_picture
 from dtir_sdk.videos import VideoReader
@@ -270,6 +270,23 @@ def test_a_live_stream_ends_well_when_it_is_told_to(bundle, portrait, number):
     assert "p95" in out
     documents = [json.loads(line) for line in lines.read_text().splitlines()]
     assert {face["track"] for document in documents for face in document["faces"]} == {1}
+
+
+def test_threads_are_the_pipelines(dtir, portrait_path, monkeypatch):
+    given = []
+    made = Pipeline.__init__
+
+    def noted(self, *arguments, **options):
+        given.append(options["threads"])
+        made(self, *arguments, **options)
+
+    monkeypatch.setattr(Pipeline, "__init__", noted)
+    assert dtir("run", str(portrait_path), "--threads", "1")[0] == 0
+    assert dtir("run", str(portrait_path), "--to", "out/", "--threads", "2")[0] == 0
+    assert given == [1, 2]
+    code, _, err = dtir("run", str(portrait_path), "--threads", "0")
+    assert code == 2
+    assert "threads" in one_error_line(err)
 
 
 def test_a_camera_that_is_not_there(dtir):

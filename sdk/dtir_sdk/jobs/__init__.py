@@ -84,6 +84,7 @@ def _pipeline(job: Job, bundle: Bundle) -> Pipeline:
         precision=job.precision,
         faces=job.faces,
         surround=job.surround,
+        threads=job.threads,
     )
 
 
@@ -93,7 +94,7 @@ def _pictures_to_folder(job: Job, paths: tuple[Path, ...]) -> int:
             "pictures go to one folder, named with a / at its end where it is new: --to out/"
         )
     with _pipeline(job, Bundle.open(job.bundle)) as pipeline:
-        return run_batch(pipeline, paths, Path(job.to[0]))
+        return run_batch(pipeline, paths, Path(job.to[0]), job.threads)
 
 
 def _into_output(job: Job, paths: tuple[Path, ...]) -> int:
@@ -107,7 +108,13 @@ def _into_output(job: Job, paths: tuple[Path, ...]) -> int:
         restorer = None
         if job.photo and "restorer" in bundle.manifest.files:
             restorer = stack.enter_context(
-                Restorer(bundle, engine=job.engine, device=job.device, precision=job.precision)
+                Restorer(
+                    bundle,
+                    engine=job.engine,
+                    device=job.device,
+                    precision=job.precision,
+                    threads=job.threads,
+                )
             )
         print(f"engine: {pipeline.engine}")
         pictures = PictureJob(pipeline, restorer, job.photo)

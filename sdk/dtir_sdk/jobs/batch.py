@@ -51,10 +51,12 @@ class _Task:
         return [face.label for face in result.faces]
 
 
-def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
+def run_batch(
+    pipeline: Pipeline, paths: Sequence[Path], folder: Path, threads: int | None = None
+) -> int:
     """Writes NAME.png, safe to show, and NAME.json for every picture NAME.
 
-    The pictures are read and written by a thread a core; the networks take one after another. A run
+    The pictures are read and written by several threads; the networks take one after another. A run
     that was stopped goes on where it was: a picture whose results are there, made of that very
     file (by its time and its size) with the same graphs, faces and surroundings, is passed over.
     One that cannot be read is told on stderr.
@@ -63,6 +65,7 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
         pipeline: to run the pictures through.
         paths: the pictures.
         folder: where to; made where it is missing.
+        threads: how many pictures are read and written at a time; None is one a core.
 
     Returns:
         0 when done, 1 where some pictures could not be read, 3 where one held no face, now or
@@ -89,7 +92,7 @@ def run_batch(pipeline: Pipeline, paths: Sequence[Path], folder: Path) -> int:
     failed = 0
     done = len(found)
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(threads or os.cpu_count()) as pool,
         progress_bar("pictures", len(tasks), done) as bar,
     ):
         try:

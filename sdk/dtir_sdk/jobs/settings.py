@@ -26,6 +26,7 @@ class Job:
         precision: see `Pipeline`.
         faces: see `Pipeline`.
         surround: see `Pipeline`.
+        threads: see `Pipeline`; as many pictures of a folder are read and written at a time.
         following: how faces are followed through videos and live sources.
         photo: whether the side-by-side picture may show the photo, and the photo restored.
     """
@@ -40,6 +41,7 @@ class Job:
     precision: str = "auto"
     faces: Faces = "all"
     surround: Surround = "keep"
+    threads: int | None = None
     following: Following = field(default_factory=Following)
     photo: bool = True
 
