@@ -13,6 +13,7 @@ import cv2
 from dtir_sdk import DtirError, Recognizer, Restorer, Transfer, read_picture, write_picture
 from dtir_sdk.faces import FaceFinder, alignment, crop_face
 from dtir_sdk.pictures import decode_picture
+from dtir_sdk.whole import whole_crop
 
 if len(sys.argv) != 3:
     sys.exit(f"usage: python {sys.argv[0]} FOLDER photo.jpg")
@@ -23,10 +24,13 @@ try:
     frame = read_picture(photo)
     with Transfer(folder / "bundle-edge") as transfer:
         size = transfer.bundle.manifest.image_size
-        faces = FaceFinder().find(frame)
-        if not faces:
-            sys.exit(f"{photo}: no face was found")
-        crop = crop_face(frame, alignment(faces[0].landmarks, size), size)
+        if transfer.bundle.manifest.crop == "whole":
+            crop = whole_crop(frame, size)
+        else:
+            faces = FaceFinder().find(frame)
+            if not faces:
+                sys.exit(f"{photo}: no face was found")
+            crop = crop_face(frame, alignment(faces[0].landmarks, size), size)
         _, sent = cv2.imencode(".png", transfer(crop))
 
     # In the cloud: the label is read, no photo is seen.

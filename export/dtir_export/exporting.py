@@ -221,10 +221,12 @@ def convert_bundle(
             f"{source} is a bundle of the role {manifest.role!r} in {', '.join(sorted(stored))}: "
             f"{precision} is made of a full bundle in fp32, and of that a bundle of any role"
         )
-    if not pictures and precision == "int8":
+    # The portrait that comes with dtir says nothing of pictures that are no faces.
+    if not pictures and (precision == "int8" or manifest.crop == "whole"):
+        needed = "calibrate and judge" if precision == "int8" else "judge"
         raise ConfigurationError(
-            f"{source} is a bundle, which does not say where pictures to calibrate and judge on "
-            "are: name some with --pictures"
+            f"{source} is a bundle, which does not say where pictures to {needed} on are: name "
+            "some with --pictures"
         )
     files = {model: bundle.model(model) for model in get_args(ModelName)}
     original = GraphOriginal(files, manifest.image_size, len(manifest.labels))

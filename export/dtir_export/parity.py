@@ -94,8 +94,8 @@ def _judged_by_psnr(psnr: float, restored_psnr: float, label_agreement: float) -
     return Thresholds(psnr, restored_psnr, _LARGEST_BYTE, _LARGEST_PROBABILITY, label_agreement)
 
 
-# Of labels that the original is less sure of in the mean, rounding decides many.
-_SURE = 0.5
+# About labels that the original prefers by less, rounding decides.
+_NARROW = 0.1
 _IN_BF16 = _judged_by_psnr(40.0, 35.0, 0.995)
 
 GATES: Mapping[FilePrecision, Gate] = {
@@ -132,15 +132,15 @@ class LabelParity:
             like these (Wilson's bound): few pictures prove little.
         mean_difference: mean absolute difference of the probabilities.
         max_difference: largest absolute difference of a probability.
-        certainty: how sure the original is of its labels in the mean: 0 where it guesses among
-            them, 1 where it is sure.
+        narrowness: of the pictures with another label, by how much the original prefers its own
+            to the next at most; 0 where there are none.
     """
 
     label_agreement: float
     assured_agreement: float
     mean_difference: float
     max_difference: float
-    certainty: float
+    narrowness: float
 
 
 @dataclass(frozen=True)
@@ -325,13 +325,14 @@ def label_parity(expected: Probabilities, found: Probabilities) -> LabelParity:
         assured_agreement=_at_least(agreement, len(expected)),
         mean_difference=float(difference.mean()),
         max_difference=float(difference.max()),
-        certainty=_certainty(expected),
+        narrowness=_narrowness(expected, found),
     )
 
 
-def _certainty(probabilities: Probabilities) -> float:
-    guessing = 1 / probabilities.shape[1]
-    return float((probabilities.max(axis=1).mean() - guessing) / (1 - guessing))
+def _narrowness(expected: Probabilities, found: Probabilities) -> float:
+    changed = expected[expected.argmax(axis=1) != found.argmax(axis=1)]
+    second, first = np.partition(changed, (-2, -1), axis=1)[:, -2:].T
+    return float((first - second).max(initial=0.0))
 
 
 def _psnr(square: float) -> float:
@@ -440,11 +441,11 @@ def _failures(engine: str, parity: EngineParity, least: Thresholds) -> list[str]
 
 
 def _if_unsure(labels: LabelParity) -> str:
-    if labels.certainty >= _SURE:
+    if not 0 < labels.narrowness < _NARROW:
         return ""
     return (
-        f" (the original itself is {labels.certainty:.0%} sure of its labels, where 0% is guessing "
-        "and any rounding decides: train it further)"
+        f" (of the others it prefers its own by {labels.narrowness:.2f} at most: near guesses, "
+        "about which rounding decides: train it further)"
     )
 
 

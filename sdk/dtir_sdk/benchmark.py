@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import ConfigurationError, PictureError
 from dtir_sdk.files import replacing
 from dtir_sdk.pictures import Picture, read_picture
 from dtir_sdk.pipeline import Pipeline
+from dtir_sdk.session import Faces
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_sdk.terminal import table
 
@@ -144,11 +146,13 @@ def bench(
             # A place that cannot be written to is told before the measurement, not after it.
             place = stack.enter_context(replacing(report))
             place.touch()
+        opened = Bundle.open(bundle)
+        name, crop = opened.manifest.name, opened.manifest.crop
+        faces: Faces = "largest" if crop == "face" else "all"
         pipeline = stack.enter_context(
-            Pipeline(bundle, engine=engine, device=device, precision=precision, faces="largest")
+            Pipeline(opened, engine=engine, device=device, precision=precision, faces=faces)
         )
         measurement = measure(pipeline, frame, rounds)
-        name, crop = pipeline.bundle.manifest.name, pipeline.bundle.manifest.crop
         if place is not None:
             document = {"bundle": name, "picture": path.name, **asdict(measurement)}
             place.write_text(f"{json.dumps(document, indent=2)}\n", "utf-8")

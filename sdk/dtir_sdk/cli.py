@@ -53,6 +53,9 @@ def run(  # noqa: D417, BundleFolder says what bundle is
     NAME_side_by_side.png, photo, cartoon and restored photo (it CONTAINS THE PHOTO: keep it, or
     use --no-photo), NAME_safe.png and NAME.json.
 
+    A bundle of whole pictures looks for no faces: the cartoon takes the place of the whole frame,
+    and --faces, --surround, --detect-every and --hold are not for it.
+
     Args:
         source: A camera's number or device, a stream's address, a picture, a video, a folder of
             either, a quoted pattern such as "photos/*.jpg", or sample, a portrait that comes with

@@ -170,7 +170,8 @@ class Transfer(_PictureParty):
         """Turns crops into cartoons.
 
         Args:
-            pictures: uint8 [S, S, 3] or [N, S, S, 3], aligned as `faces.crop_face` does.
+            pictures: uint8 [S, S, 3] or [N, S, S, 3], aligned as `faces.crop_face` does, or made
+                by `whole.whole_crop` where the manifest's `crop` is `whole`.
 
         Returns:
             The cartoons, of the same shape; the caller's own.

@@ -56,7 +56,7 @@ class Pipeline(Closing):
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `bf16`, `f32` or `int8`, the arithmetic, see `Transfer`.
         faces: `all`, or `largest` for the largest face only; the others are then covered in
-            `Result.image` with grey.
+            `Result.image` with grey. Not for whole pictures.
         surround: what `Result.image` shows around the faces: the frame itself (`keep`), the frame
             blurred beyond recognition (`blur`), or grey (`blank`); not for whole pictures.
         color: order of the channels of the frames taken, alone or out of an iterable, and of the
@@ -115,10 +115,10 @@ class Pipeline(Closing):
                 "recognizer; use Transfer, Recognizer or Restorer alone"
             )
         self._whole = manifest.crop == "whole"
-        if self._whole and (surround != "keep" or confidence != _CONFIDENCE):
+        if self._whole and (faces, surround, confidence) != ("all", "keep", _CONFIDENCE):
             raise ConfigurationError(
                 f"{opened.folder} is for whole pictures: no faces are looked for, and nothing is "
-                "left around them: leave surround and confidence out"
+                "left around them: leave faces, surround and confidence out"
             )
         self._size = manifest.image_size
         self._color: Color = color

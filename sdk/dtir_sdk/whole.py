@@ -47,6 +47,9 @@ class WholeSession(VideoSession):
         self._cascade, self._size = cascade, size
         self._continuous = continuous
         self._before: Steadied | None = None
+        self._shape: tuple[int, ...] = ()
+        # Of the picture, or of all of a video, whose frames show one thing.
+        self._track = 0
 
     def look(self, picture: Picture, stamp: FrameStamp, *, due: bool = False) -> Look:  # noqa: ARG002
         """Looks for nothing: every frame is covered whole."""
@@ -56,9 +59,22 @@ class WholeSession(VideoSession):
     def cover(self, look: Look) -> Result:
         """Makes a cartoon of the frame; errors as `VideoSession.cover`."""
         passed = self._passed(look.stamp)
-        before = self._before if self._continuous else None
+        # Frames of another size, as of a camera that was turned, show something else.
+        before = None
+        if self._continuous and look.picture.shape == self._shape:
+            before = self._before
+        if before is None:
+            self._track += 1
+        self._shape = look.picture.shape
         result, self._before = whole_result(
-            look.picture, self._cascade, self._size, self.color, look.stamp, before, passed
+            look.picture,
+            self._cascade,
+            self._size,
+            self.color,
+            look.stamp,
+            self._track,
+            before,
+            passed,
         )
         return result
 
@@ -69,6 +85,7 @@ def whole_result(
     size: int,
     color: Color,
     stamp: FrameStamp | None = None,
+    track: int | None = None,
     before: Steadied | None = None,
     passed: float = 0.0,
 ) -> tuple[Result, Steadied]:
@@ -80,6 +97,7 @@ def whole_result(
         size: side of the square that they take, in pixels.
         color: order of the channels of the pictures given.
         stamp: which frame of a video it is; None of a picture.
+        track: number for the result's `Face`; None of a picture.
         before: what was read from the frame before.
         passed: seconds since then.
 
@@ -108,7 +126,7 @@ def whole_result(
         dict(read.probabilities),
         cartoon,
         np.zeros((0, 2), np.float32),
-        None if stamp is None else 1,
+        track,
     )
     end = perf_counter()
     timings = Timings(

@@ -300,6 +300,7 @@ def test_half_precision_of_a_bundle(exported: Exported, photos: Path, tmp_path: 
 
 def test_half_precision_is_judged_by_its_arithmetic(
     exported: Exported,
+    photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     perturb: Callable,
@@ -313,8 +314,15 @@ def test_half_precision_is_judged_by_its_arithmetic(
 
     monkeypatch.setattr(parity, "rounding_graphs", spoilt)
     with pytest.raises(ParityError, match=r"fp16 arithmetic: cartoon PSNR .* dB, not 45\.0"):
-        convert_bundle(exported.bundle.folder, tmp_path / "half", precision="fp16")
+        convert_bundle(
+            exported.bundle.folder, tmp_path / "half", precision="fp16", pictures=(photos,)
+        )
     assert not (tmp_path / "half").exists()
+
+
+def test_the_portrait_says_nothing_of_whole_pictures(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"pictures to judge on are: name some with"):
+        convert_bundle(exported.bundle.folder, tmp_path / "half", precision="fp16")
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -179,21 +179,24 @@ def test_label_parity() -> None:
     parity = label_parity(expected, found)
     assert parity.label_agreement == 0.5
     assert parity.max_difference == pytest.approx(0.2)
-    # 0.75 in the mean, where guessing is 0.5.
-    assert parity.certainty == pytest.approx(0.5)
+    # The original prefers 0.6 to 0.4, and the other way round it was found.
+    assert parity.narrowness == pytest.approx(0.2)
+    assert label_parity(expected, expected).narrowness == 0
+    sure = np.array([[0.9, 0.1]], np.float32)
+    assert label_parity(sure, sure[:, ::-1]).narrowness == pytest.approx(0.8)
 
 
-def test_labels_that_are_guesses_are_told_as_such(comparison: Comparison) -> None:
-    def failure(certainty: float) -> str:
+def test_labels_that_are_near_guesses_are_told_as_such(comparison: Comparison) -> None:
+    def failure(narrowness: float) -> str:
         parity = dataclasses.replace(
-            comparison.report.deployed.chain, label_agreement=0.99, certainty=certainty
+            comparison.report.deployed.chain, label_agreement=0.99, narrowness=narrowness
         )
         deployed = dataclasses.replace(comparison.report.deployed, chain=parity)
         (told,) = dataclasses.replace(comparison.report, deployed=deployed).failures()
         return told
 
-    assert failure(0.9).endswith("not 99.50%")
-    assert "the original itself is 10% sure of its labels" in failure(0.1)
+    assert failure(0.5).endswith("not 99.50%")
+    assert "it prefers its own by 0.02 at most: near guesses" in failure(0.02)
 
 
 def test_thresholds_are_checked() -> None:

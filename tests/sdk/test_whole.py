@@ -112,14 +112,24 @@ def test_the_label_of_a_video_is_steadied(pipeline):
         session(shade(RED), 9.0)
 
 
+def test_frames_of_another_size_show_something_else(pipeline):
+    session = pipeline.video()
+    first, turned = session(shade(BLUE, 48, 64), 0.0), session(shade(RED, 64, 48), 0.04)
+    assert [result.faces[0].label for result in (first, turned)] == ["more red", "more blue"]
+    assert [result.faces[0].track for result in (first, turned)] == [1, 2]
+
+
 def test_pictures_of_a_stream_stand_for_themselves(pipeline, tmp_path):
     for name, color in (("a.png", BLUE), ("b.png", RED)):
         write_picture(tmp_path / name, shade(color))
     with pipeline.stream(tmp_path) as stream:
-        assert [result.faces[0].label for result in stream] == ["more red", "more blue"]
+        faces = [result.faces[0] for result in stream]
+    assert [(face.label, face.track) for face in faces] == [("more red", 1), ("more blue", 2)]
 
 
-@pytest.mark.parametrize("options", [{"surround": "blur"}, {"confidence": 0.9}])
+@pytest.mark.parametrize(
+    "options", [{"surround": "blur"}, {"confidence": 0.9}, {"faces": "largest"}]
+)
 def test_options_of_faces_are_refused(whole, options):
     with pytest.raises(ConfigurationError, match="for whole pictures"):
         Pipeline(whole, **options)
@@ -152,4 +162,22 @@ def test_the_command_runs_pictures_folders_and_videos(
     assert cli.main(["info", *words]) == 0
     assert "whole pictures" in capsys.readouterr().out
     assert cli.main(["run", "film.mp4", "--surround", "blur", "--to", "s2.mp4", *words]) == 2
-    assert "leave surround and confidence out" in capsys.readouterr().err
+    assert "leave faces, surround and confidence out" in capsys.readouterr().err
+    for source in ("in", "film.mp4"):
+        assert cli.main(["run", source, "--hold", "3", "--output", "late", *words]) == 2
+        assert "leave --detect-every and --hold out" in capsys.readouterr().err
+    assert not (tmp_path / "late").exists()
+
+
+def test_pictures_that_were_taken_for_faces_are_done_again(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_picture("a.png", shade(BLUE))
+    manifest = whole.folder / MANIFEST
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"crop": "whole"', '"crop": "face"'))
+    words = ["run", "a.png", "--to", "out/", "--bundle", str(whole.folder)]
+    assert cli.main(words) == 3
+    manifest.write_text(text)
+    capsys.readouterr()
+    assert cli.main(words) == 0
+    assert "out: 1 pictures; labels: more red 1" in capsys.readouterr().out

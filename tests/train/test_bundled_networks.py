@@ -63,6 +63,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             training_data=[],
             intended_use="tests",
             limits=["knows nothing"],
+            crop="whole",
         ).folder
 
     return write

@@ -132,6 +132,14 @@ def test_the_lesson_of_a_recognizer_alone_is_its_answers_for_the_photos(small, r
     assert not lesson.logits.requires_grad
 
 
+def test_faces_and_whole_pictures_teach_each_other_nothing(small, teacher):
+    of_faces = replace(small(data={"align": True}), teacher=str(teacher))
+    with pytest.raises(
+        ConfigurationError, match=r"trained on whole pictures, this run is on faces"
+    ):
+        Teacher(of_faces, LABELS, fabric())
+
+
 @pytest.mark.parametrize("name", ["features_weight", "cartoons_weight", "restoration_weight"])
 def test_a_recognizer_alone_teaches_nothing_else(small, reader, name):
     configuration = replace(

@@ -25,7 +25,7 @@ from dtir_train.checkpoint import (
 )
 from dtir_train.classifier import predict
 from dtir_train.cli import main
-from dtir_train.configuration import Data
+from dtir_train.configuration import PRESETS, Data
 from dtir_train.datasets import load_secret
 from dtir_train.datasets.batches import photos_of
 from dtir_train.losses import divergence
@@ -35,6 +35,8 @@ from dtir_train.training import Execution, fit, resume
 
 GENERATED = ("generated",)
 MODELS = ("transfer", "recognizer", "restorer")
+# Of the teacher's recognizer.
+WIDTH = PRESETS["tiny"].networks.recognizer_width
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_it_is_a_run_of_the_teachers_labels(relabelled, teacher):
     assert trained.labels == taught.labels
     assert trained.configuration.data.attribute == "identity"
     assert trained.configuration.networks.channels == 4
-    assert trained.configuration.networks.recognizer_width == 8
+    assert trained.configuration.networks.recognizer_width == WIDTH
     assert trained.step == 250 * 2, "passes of two batches each"
 
 
@@ -162,7 +164,9 @@ def test_it_is_measured_as_a_run_is(relabelled, teacher, people, tmp_path):
 
 
 def test_a_run_can_start_from_it(relabelled, small, tmp_path):
-    configuration = replace(small(steps=1), start_from=str(relabelled))
+    begun = small(steps=1)
+    networks = replace(begun.networks, recognizer_width=WIDTH)
+    configuration = replace(begun, networks=networks, start_from=str(relabelled))
     fit(configuration, tmp_path / "run", Execution(device="cpu"))
     assert load_checkpoint(tmp_path / "run").step == 1
 
@@ -273,7 +277,7 @@ def test_a_recognizer_of_another_size_is_not_learned_on(relabelled, teacher, tmp
     narrow = replace(checkpoint, configuration=configuration, tensors=tensors)
     save_checkpoint(narrow, tmp_path / "narrow" / CHECKPOINT_NAME)
     options = {"system": tmp_path / "narrow", "align": False, "start_from": "system"}
-    with pytest.raises(ConfigurationError, match=r"is a resnet18 of width 4, .* width 8: start"):
+    with pytest.raises(ConfigurationError, match=rf"of width 4, .* width {WIDTH}: start"):
         relabel(GENERATED, teacher, run=tmp_path / "run", **options)
 
 

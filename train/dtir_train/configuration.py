@@ -93,7 +93,8 @@ class Data:
         attribute: column of the label to recognise, in any case ("male" finds "Male"), or
             `identity`.
         labels: names of the classes in the order of their values; None takes the data's own.
-        align: find each face and cut it out as the SDK does; off for pictures that are not faces.
+        align: find each face and cut it out as the SDK does; off for pictures that are not faces,
+            each of which is taken as a whole, as the SDK then does by the exported bundle.
         validation: share of the training split that is held out to choose by, in [0, 0.5].
         flip: mirror pictures at random.
         jitter: largest random shift and zoom as a share of the side, and half of it as rotation
@@ -102,7 +103,8 @@ class Data:
         random_backgrounds: share of the faces cut out on white that get a random background.
         limit: use at most this many pictures of each source and split; None uses all.
         unlabelled: sources of more private photos, whose labels are not read: all but the label is
-            learnt from them, and what a teacher answers, where there is one.
+            learnt from them, and what a teacher answers, where there is one. As of the others, a
+            share is held out, and not used here; name no copies of labelled photos.
     """
 
     secret: tuple[str, ...] = ("generated",)

@@ -113,6 +113,14 @@ class Teacher:
                 f"teacher {path}: it reads {', '.join(trained.labels)}, the data has "
                 f"{', '.join(labels)}: choose a teacher of the same labels"
             )
+        if trained.configuration.data.align != configuration.data.align:
+            its, this = "faces that are cut out", "whole pictures"
+            if configuration.data.align:
+                its, this = this, its
+            raise ConfigurationError(
+                f"teacher {path}: it was trained on {its}, this run is on {this}: choose a teacher "
+                "of the same kind"
+            )
         self._fabric = fabric
         self._restores = configuration.distillation.restoration_weight > 0
         self.channels: int | None = None

@@ -105,7 +105,8 @@ def relabel(
         of_faces, of_pictures = ("teacher", "system") if cut else ("system", "teacher")
         raise ConfigurationError(
             f"{teacher} and {path}: the {of_faces} was trained on faces that were cut out, the "
-            f"{of_pictures} on whole pictures: choose two of the same kind"
+            f"{of_pictures} on whole pictures: choose two of the same kind (a bundle that does not "
+            "say what it takes is taken to be of faces: export it again)"
         )
     if start_from == "system":
         _refuse_another_recognizer(path, kept, teacher, taught)
@@ -126,8 +127,10 @@ def relabel(
     recipe = Recipe(
         epochs=epochs, jpeg_quality=channel.jpeg_quality, jpeg_quality_to=channel.jpeg_quality_to
     )
+    # What the networks take: photos that are cut out already are still faces.
+    kind = replace(data, align=cut)
     configuration = with_teacher_hash(
-        Configuration(networks, data, recipe, seed, start_from=str(path), teacher=str(teacher))
+        Configuration(networks, kind, recipe, seed, start_from=str(path), teacher=str(teacher))
     )
     photos = load_unlabelled(data, networks.image_size, "train")
     digest = tensors_sha256(kept.transfer.state_dict(), pictures_sha256(photos).encode())

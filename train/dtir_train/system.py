@@ -55,8 +55,8 @@ class StepMetrics:
         restoration: mean absolute difference, pictures in [-1, 1].
         dissimilarity: 1 - SSIM of photo and restored photo; 0 where the recipe leaves it out.
         total: weighted sum of the generators' losses, and of those of the distillation.
-        accuracy: share of labels read right from this batch's cartoons, in [0, 1]; 0 where none
-            of its pictures has a label.
+        labelled: share of the pictures that have a label.
+        right: share of the pictures whose label is read right from their cartoons.
         teacher_features: what distillation makes of the features; 0 without a teacher, as below.
         teacher_cartoons: of the cartoons.
         teacher_answers: of the recognizers' answers.
@@ -70,7 +70,8 @@ class StepMetrics:
     restoration: Tensor
     dissimilarity: Tensor
     total: Tensor
-    accuracy: Tensor
+    labelled: Tensor
+    right: Tensor
     teacher_features: Tensor
     teacher_cartoons: Tensor
     teacher_answers: Tensor
@@ -193,7 +194,8 @@ class System:
             losses.restoration.detach(),
             losses.dissimilarity.detach(),
             total.detach(),
-            (logits.argmax(dim=1) == labels).sum() / (labels != UNLABELLED).sum().clamp(min=1),
+            (labels != UNLABELLED).float().mean(),
+            (logits.argmax(dim=1) == labels).float().mean(),
             distilled.features.detach(),
             distilled.cartoons.detach(),
             distilled.answers.detach(),

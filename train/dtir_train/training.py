@@ -461,13 +461,19 @@ def _without_pictures(pictures: Pictures, attribute: str) -> Iterator[str]:
 def _over_processes(
     metrics: StepMetrics, stop: Stop, fabric: Fabric
 ) -> tuple[dict[str, float], bool]:
-    """Returns the losses' means, and whether any process is to stop after this step."""
+    """Returns the losses' means, and how many labels were read right, in [0, 1], where there were
+    any; and whether any process is to stop after this step.
+    """
     values = dataclasses.asdict(metrics)
     asked = torch.tensor(float(stop.asked), device=fabric.device)
     mean = fabric.all_reduce(torch.stack([*(value.float() for value in values.values()), asked]))
     assert isinstance(mean, Tensor)
-    *losses, share_asked = mean.tolist()
-    return dict(zip(values, losses, strict=True)), share_asked > 0
+    *means, share_asked = mean.tolist()
+    losses = dict(zip(values, means, strict=True))
+    labelled, right = losses.pop("labelled"), losses.pop("right")
+    # Of the whole batch: processes have not as many labels each.
+    accuracy = {"accuracy": right / labelled} if labelled else {}
+    return losses | accuracy, share_asked > 0
 
 
 def on_device(batch: Batch, fabric: Fabric) -> Batch:

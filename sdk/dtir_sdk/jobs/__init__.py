@@ -15,6 +15,7 @@ from dtir_sdk.jobs.streams import run_stream
 from dtir_sdk.jobs.targets import targets_of
 from dtir_sdk.parties import Restorer
 from dtir_sdk.pipeline import Pipeline
+from dtir_sdk.session import Following
 from dtir_sdk.sinks import names_folder
 from dtir_sdk.sources import find_sources, is_video, passed_over
 from dtir_sdk.standard_output import complain
@@ -77,6 +78,12 @@ def _tell_of_others(source: str) -> None:
 
 
 def _pipeline(job: Job, bundle: Bundle) -> Pipeline:
+    # Before a camera is switched on, or a file is begun.
+    if bundle.manifest.crop == "whole" and job.following != Following():
+        raise ConfigurationError(
+            f"{bundle.folder} is for whole pictures: there are no faces to follow: leave "
+            "--detect-every and --hold out"
+        )
     return Pipeline(
         bundle,
         engine=job.engine,

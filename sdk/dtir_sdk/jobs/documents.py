@@ -29,6 +29,7 @@ def origin_of(source: Path, safe: Path, pipeline: Pipeline) -> dict[str, Any]:
         "graphs": {name: manifest.files[name].sha256 for name in ("transfer", "recognizer")},
         "attribute": manifest.attribute,
         "labels": list(manifest.labels),
+        "crop": manifest.crop,
         "options": {"faces": pipeline.faces, "surround": pipeline.surround},
     }
 

@@ -494,6 +494,9 @@ def test_photos_without_a_label_join_those_with_one(faces, tmp_path, png):
     assert with_unlabelled(labelled, data_of(faces), 32) is labelled
     with pytest.raises(DataError, match=r"are the same secret pictures.*: name them once"):
         with_unlabelled(labelled, data_of(faces, unlabelled=(f"{faces}/",)), 32)
+    for inner in (faces / "images", faces.parent):
+        with pytest.raises(DataError, match="lie one in the other: name folders that share no"):
+            with_unlabelled(labelled, data_of(faces, unlabelled=(str(inner),)), 32)
 
 
 def test_the_generated_pair():

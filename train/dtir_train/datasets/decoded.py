@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +194,7 @@ def with_unlabelled(
     """
     if not data.unlabelled:
         return labelled
-    world.together(lambda: _check_named_once((*data.secret, *data.unlabelled), "secret"))
+    world.together(lambda: _check_apart(data.secret, data.unlabelled))
     others = load_unlabelled(replace(data, secret=data.unlabelled), size, "train", seed, world)
     return Pictures(
         Shards([*_shards(labelled), *_shards(others)]),
@@ -279,6 +279,20 @@ def _check_named_once(paths: tuple[str, ...], domain: Domain) -> None:
                 "twice: name them once"
             )
         named[place] = path
+
+
+def _check_apart(labelled: tuple[str, ...], unlabelled: tuple[str, ...]) -> None:
+    """Held-out pictures would be trained on, and others count twice."""
+    _check_named_once((*labelled, *unlabelled), "secret")
+    for one, other in product(labelled, unlabelled):
+        if GENERATED in (one, other):
+            continue
+        places = [Path(path).resolve() for path in (one, other)]
+        if places[0].is_relative_to(places[1]) or places[1].is_relative_to(places[0]):
+            raise DataError(
+                f"{one}, which is labelled, and {other}, which is not, lie one in the other: name "
+                "folders that share no pictures"
+            )
 
 
 def _opened(
