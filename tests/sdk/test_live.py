@@ -404,7 +404,7 @@ def test_a_camera_is_closed_where_the_stream_cannot_begin(pipeline, driven, monk
         raise EngineError("no memory")
 
     monkeypatch.setattr(Source, "open", lambda *_, **__: driven)
-    monkeypatch.setattr("dtir_sdk.session.FaceFinder", fail)
+    monkeypatch.setattr("dtir_sdk.face_session.FaceFinder", fail)
     with pytest.raises(EngineError, match="no memory"):
         pipeline.stream(0)
     assert driven.closed.is_set()

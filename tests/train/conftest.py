@@ -139,6 +139,10 @@ def options() -> Callable[[Configuration], list[str]]:
             "recipe.settle-epochs": recipe.settle_epochs,
             "recipe.precision": recipe.precision,
             "recipe.learning-rate": recipe.learning_rate,
+            "recipe.gradient-penalty": recipe.gradient_penalty,
+            "recipe.adversarial-weight": recipe.adversarial_weight,
+            "recipe.recognition-weight": recipe.recognition_weight,
+            "recipe.restoration-weight": recipe.restoration_weight,
         }
         return [f"--{name}={value}" for name, value in values.items()]
 

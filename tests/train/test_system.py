@@ -52,7 +52,7 @@ def test_a_step_trains_all_four_networks(small):
     assert {name for name in after if name not in before}  # Adam's moments
     assert system.step == 1
     assert not system.parameters_without_gradient()
-    assert 0 <= float(metrics.right) <= float(metrics.labelled) == 1
+    assert 0 <= float(metrics.accuracy) <= float(metrics.labelled) == 1
     recipe = system.configuration.recipe
     total = (
         recipe.adversarial_weight * metrics.adversarial

@@ -56,7 +56,7 @@ class StepMetrics:
         dissimilarity: 1 - SSIM of photo and restored photo; 0 where the recipe leaves it out.
         total: weighted sum of the generators' losses, and of those of the distillation.
         labelled: share of the pictures that have a label.
-        right: share of the pictures whose label is read right from their cartoons.
+        accuracy: labels read right from the cartoons, as a share of all pictures.
         teacher_features: what distillation makes of the features; 0 without a teacher, as below.
         teacher_cartoons: of the cartoons.
         teacher_answers: of the recognizers' answers.
@@ -71,7 +71,7 @@ class StepMetrics:
     dissimilarity: Tensor
     total: Tensor
     labelled: Tensor
-    right: Tensor
+    accuracy: Tensor
     teacher_features: Tensor
     teacher_cartoons: Tensor
     teacher_answers: Tensor

@@ -470,10 +470,12 @@ def _over_processes(
     assert isinstance(mean, Tensor)
     *means, share_asked = mean.tolist()
     losses = dict(zip(values, means, strict=True))
-    labelled, right = losses.pop("labelled"), losses.pop("right")
-    # Of the whole batch: processes have not as many labels each.
-    accuracy = {"accuracy": right / labelled} if labelled else {}
-    return losses | accuracy, share_asked > 0
+    # Processes have not as many labels each.
+    if labelled := losses.pop("labelled"):
+        losses["accuracy"] /= labelled
+    else:
+        del losses["accuracy"]
+    return losses, share_asked > 0
 
 
 def on_device(batch: Batch, fabric: Fabric) -> Batch:
