@@ -13,7 +13,7 @@ from dtir_sdk.cascade import Cascade
 from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.faces import FaceFinder, alignment, crop_faces
 from dtir_sdk.pictures import Color, Picture, swap_colors
-from dtir_sdk.results import Face, FrameStamp, Result, Timings
+from dtir_sdk.results import Face, FrameStamp, Result
 from dtir_sdk.session import Faces, Following, Look, Steadied, VideoSession
 from dtir_sdk.tracking import LONGEST_WITHOUT_LOOK, TrackedFace, Tracker
 
@@ -114,15 +114,8 @@ class FaceSession(VideoSession):
         if self.color == "rgb":
             image = swap_colors(image)
         end = perf_counter()
-        timings = Timings(
-            detect=1e3 * (look.detected - look.start),
-            align=1e3 * (aligned - begin),
-            transfer=1e3 * (recognized - aligned) - cascaded.recognizer_engine,
-            recognize=cascaded.recognizer_engine,
-            compose=1e3 * (end - recognized),
-            total=1e3 * (look.detected - look.start + end - begin),
-            transfer_engine=cascaded.transfer_engine,
-            recognizer_engine=cascaded.recognizer_engine,
+        timings = cascaded.timings(
+            look.detected - look.start, aligned - begin, recognized - aligned, end - recognized
         )
         return Result(faces, image, timings, self.color, look.stamp)
 

@@ -22,7 +22,7 @@ from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, Pictur
 from dtir_sdk.face_session import FaceSession
 from dtir_sdk.faces import FaceFinder, alignment, crop_faces
 from dtir_sdk.pictures import Color, Picture, check_color, check_picture, read_picture, swap_colors
-from dtir_sdk.results import Face, Result, Timings
+from dtir_sdk.results import Face, Result
 from dtir_sdk.session import Faces, Following, VideoSession
 from dtir_sdk.sources import find_sources, is_video
 from dtir_sdk.videos import VideoReader
@@ -198,15 +198,8 @@ class Pipeline(Closing):
             )
         )
         end = perf_counter()
-        timings = Timings(
-            detect=1e3 * (detected - start),
-            align=1e3 * (aligned - detected),
-            transfer=1e3 * (recognized - aligned) - cascaded.recognizer_engine,
-            recognize=cascaded.recognizer_engine,
-            compose=1e3 * (end - recognized),
-            total=1e3 * (end - start),
-            transfer_engine=cascaded.transfer_engine,
-            recognizer_engine=cascaded.recognizer_engine,
+        timings = cascaded.timings(
+            detected - start, aligned - detected, recognized - aligned, end - recognized
         )
         return Result(faces, image, timings, self._color)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dtir_sdk.cascade import Cascade
 from dtir_sdk.pictures import Color, Picture
-from dtir_sdk.results import Face, FrameStamp, Result, Timings
+from dtir_sdk.results import Face, FrameStamp, Result
 from dtir_sdk.session import Look, Steadied, VideoSession
 
 
@@ -27,7 +27,7 @@ def whole_crop(picture: Picture, size: int) -> Picture:
     height, width = (min(side, size) for side in picture.shape[:2])
     reduced = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     resized = cv2.resize(reduced, (size, size), interpolation=cv2.INTER_CUBIC)
-    return resized.astype(np.uint8, copy=resized is picture)
+    return resized.astype(np.uint8, copy=False)
 
 
 class WholeSession(VideoSession):
@@ -129,15 +129,5 @@ def whole_result(
         track,
     )
     end = perf_counter()
-    timings = Timings(
-        detect=0.0,
-        align=1e3 * (aligned - start),
-        transfer=1e3 * (recognized - aligned) - cascaded.recognizer_engine,
-        recognize=cascaded.recognizer_engine,
-        compose=1e3 * (end - recognized),
-        total=1e3 * (end - start),
-        transfer_engine=cascaded.transfer_engine,
-        recognizer_engine=cascaded.recognizer_engine,
-    )
-    own = image.astype(np.uint8, copy=image is cartoon)
-    return Result((face,), own, timings, color, stamp), read
+    timings = cascaded.timings(0.0, aligned - start, recognized - aligned, end - recognized)
+    return Result((face,), image.astype(np.uint8, copy=False), timings, color, stamp), read
