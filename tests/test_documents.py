@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,25 @@ def test_example(script: str, arguments: list[str], written: str, place: Path) -
 
 
 @pytest.mark.usefixtures("place")
+def test_examples_of_edge_and_cloud() -> None:
+    words = [sys.executable, ROOT / "examples" / "cloud.py", "bundle-cloud", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as cloud:
+        try:
+            assert cloud.stdout is not None
+            address = cloud.stdout.readline().split()[-1]
+            done = run_example("edge.py", "bundle-edge", address, "photo.jpg")
+        finally:
+            cloud.send_signal(signal.SIGINT)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\['1: male \d+%'\]\n", done.stdout)
+    assert cloud.returncode == 0
+    gone = run_example("edge.py", "bundle-edge", address, "photo.jpg")
+    assert gone.returncode == 1
+    assert gone.stderr.startswith("error: ")
+    assert "refused" in gone.stderr
+
+
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     ("script", "arguments", "line"),
     [
@@ -87,6 +107,10 @@ def test_example(script: str, arguments: list[str], written: str, place: Path) -
         ("three_parties.py", ["photo.jpg"], "usage: "),
         ("three_parties.py", [".", "nowhere.jpg"], "error: nowhere.jpg is not there"),
         ("three_parties.py", ["nowhere", "photo.jpg"], "error: nowhere/bundle-edge"),
+        ("cloud.py", [], "usage: "),
+        ("cloud.py", ["bundle-edge", "0"], "error: bundle-edge"),
+        ("edge.py", [], "usage: "),
+        ("edge.py", ["bundle-cloud", "http://127.0.0.1:1", "photo.jpg"], "error: bundle-cloud"),
     ],
 )
 def test_an_example_ends_on_a_mistake_with_one_line(
@@ -133,6 +157,8 @@ def test_what_is_shown_passes_a_type_checker(tmp_path: Path) -> None:
 def test_every_example_is_run() -> None:
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
         "cartoon_of_a_photo.py",
+        "cloud.py",
+        "edge.py",
         "three_parties.py",
     }
 

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dtir_sdk import Source, SourceError
+from dtir_export.cli import main as export
+from dtir_sdk import Recognizer, Source, SourceError
 from dtir_sdk.cli import main
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
@@ -107,7 +108,7 @@ def covered(picture: np.ndarray, frame: np.ndarray) -> bool:
 
 
 def test_every_recipe_is_run() -> None:
-    names = {"opencv", "qt", "browser", "ros", "save", "labels", "call", "shutter"}
+    names = {"opencv", "qt", "browser", "ros", "save", "labels", "cloud", "call", "shutter"}
     assert set(RECIPES) == names
     assert PAGE.count("```python") == len(names)
 
@@ -233,6 +234,15 @@ def test_save(place: Path, frame: np.ndarray) -> None:
     assert len(pictures) == FRAMES
     face, there = (slice(60, 140), slice(100, 150)), frame[60:140, 100:150].astype(int)
     assert all(np.abs(picture[face] - there).mean() > 10 for picture in pictures)
+
+
+@pytest.mark.usefixtures("camera", "place")
+def test_cloud(capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(["--role", "edge", "--output", "bundle-edge"]) == 0
+    capsys.readouterr()
+    with Recognizer() as recognizer:
+        run("cloud", ask=recognizer.probabilities)
+    assert "[(1, 'male')]" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("camera")

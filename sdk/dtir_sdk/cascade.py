@@ -1,23 +1,31 @@
 """Transfer generator and recognizer as one: aligned faces in, cartoons and labels out.
 
 Where the engine can, the cartoons go from one network to the other on the card; they come to the
-host once, at the end.
+host once, at the end. Or the cartoons are handed to somebody else to read, such as the cloud.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dtir_sdk.batches import largest_batch
 from dtir_sdk.bundle import Bundle
-from dtir_sdk.engines import Chained, EngineInfo, choose, load_chain
+from dtir_sdk.engines import Chain, Chained, Engine, EngineInfo, choose, load, load_chain
 from dtir_sdk.errors import EngineError
+from dtir_sdk.files import reason
 from dtir_sdk.graphs import bundle_graph, suited
 from dtir_sdk.parties import Recognition
-from dtir_sdk.pictures import Picture, check_crops
+from dtir_sdk.pictures import Picture, check_crops, swap_colors
 from dtir_sdk.results import Timings
+
+# Reads cartoons, uint8 [N, S, S, 3] in BGR: every label's probability, [N, K], in the order of the
+# manifest's labels. `Recognizer.probabilities` is one.
+Reader = Callable[[Picture], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -57,16 +65,69 @@ class Cascaded:
         )
 
 
+class _ReadElsewhere(Chain):
+    """The transfer generator here, and a recognizer that somebody else has.
+
+    Args:
+        transfer: takes the crops; closed with the chain.
+        recognizer: reads what it gives.
+        labels: how many there are.
+    """
+
+    def __init__(self, transfer: Engine, recognizer: Reader, labels: int) -> None:
+        super().__init__(transfer.info)
+        self._transfer, self._recognizer, self._labels = transfer, recognizer, labels
+
+    def _infer(self, batch: Picture) -> Chained:
+        chained = self._infer_swapped(swap_colors(batch))
+        return replace(chained, first=swap_colors(chained.first))
+
+    def _infer_swapped(self, batch: Picture) -> Chained:
+        start = perf_counter()
+        cartoons = self._transfer.infer(batch, swapped=True)
+        transferred = perf_counter()
+        probabilities = self._read(cartoons)
+        read = perf_counter()
+        milliseconds = 1e3 * (transferred - start), 1e3 * (read - transferred)
+        return Chained(cartoons, probabilities, milliseconds)
+
+    def _read(self, cartoons: Picture) -> NDArray[np.float32]:
+        try:
+            # A copy, so that what is shown is not what somebody else may write to.
+            probabilities = np.asarray(self._recognizer(cartoons.copy()), np.float32)
+        except Exception as error:
+            raise EngineError(
+                f"the recognizer that was given failed on {len(cartoons)} cartoons: {reason(error)}"
+            ) from error
+        wanted = (len(cartoons), self._labels)
+        if probabilities.shape != wanted:
+            raise EngineError(
+                f"the recognizer that was given gave an array of {list(probabilities.shape)} for "
+                f"{len(cartoons)} cartoons: it must give {list(wanted)}, each label's probability"
+            )
+        # Said so that it holds for NaN, too.
+        if not (probabilities.min() >= 0 and probabilities.max() <= 1):
+            raise EngineError(
+                "the recognizer that was given gave numbers that are no probabilities: they must "
+                "lie in [0, 1]"
+            )
+        return probabilities
+
+    def _release(self) -> None:
+        self._transfer.close()
+
+
 class Cascade:
     """Both networks of a bundle. May be shared by threads.
 
     Args:
-        bundle: holds the transfer generator and the recognizer.
+        bundle: holds the transfer generator and, unless `recognizer` is given, the recognizer.
         engine: see `Transfer`, as for those that follow.
         device: where to compute.
         precision: the arithmetic.
         threads: CPU threads.
         mode: `latency` or `throughput`.
+        recognizer: reads the cartoons in place of the bundle's own recognizer, which is not loaded.
 
     Attributes:
         bundle: the bundle, with the graphs that are run.
@@ -86,23 +147,25 @@ class Cascade:
         precision: str = "auto",
         threads: int | None = None,
         mode: str = "latency",
+        recognizer: Reader | None = None,
     ) -> None:
         choice = choose(engine, device)
         self.bundle = bundle = suited(bundle, choice, precision)
         self._size = bundle.manifest.image_size
         self._labels = bundle.manifest.labels
         self._largest = largest_batch(bundle.manifest.batches)
-        self._chain = load_chain(
-            bundle_graph(bundle, "transfer"),
-            bundle_graph(bundle, "recognizer"),
-            choice,
-            precision,
-            threads,
-            mode,
-        )
+        options = choice, precision, threads, mode
+        transfer = bundle_graph(bundle, "transfer")
+        first: Engine | Chain
+        if recognizer is None:
+            first = self._chain = load_chain(transfer, bundle_graph(bundle, "recognizer"), *options)
+        else:
+            first = load(transfer, *options)
+            self._chain = _ReadElsewhere(first, recognizer, len(self._labels))
         try:
-            # The first run is the slow one: better here than with the first picture.
-            self._chain.infer(np.zeros((1, self._size, self._size, 3), np.uint8))
+            # The first run is the slow one: better here than with the first picture. Nobody else is
+            # asked to read what is no cartoon.
+            first.infer(np.zeros((1, self._size, self._size, 3), np.uint8))
         except BaseException:
             self.close()
             raise

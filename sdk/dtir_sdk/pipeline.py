@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from numpy.typing import NDArray
 
 from dtir_sdk.bundle import Bundle
-from dtir_sdk.cascade import Cascade
+from dtir_sdk.cascade import Cascade, Reader
 from dtir_sdk.closing import Closing
 from dtir_sdk.composition import Cover, Surround, compose
 from dtir_sdk.engines import EngineInfo
@@ -50,7 +50,7 @@ class Pipeline(Closing):
 
     Args:
         bundle: a bundle or its folder; None is the one that comes with dtir. It must hold the
-            transfer generator and the recognizer.
+            transfer generator, and the recognizer unless one is given.
         engine: `auto`, `openvino`, `onnxruntime`, `tensorrt` or `tensorrt-rtx`; `auto` picks the
             best that works here.
         device: `auto`, `cpu` or `cuda`.
@@ -64,6 +64,11 @@ class Pipeline(Closing):
         threads: CPU threads of the engines and of the face detector; None leaves it to them.
         confidence: least score of a face in [0, 1]; not for whole pictures.
         mode: `latency` or `throughput`, see `Transfer`.
+        recognizer: reads the cartoons in place of the bundle's own, so that a bundle of the role
+            `edge` will do: such as a function that asks the cloud. It takes uint8 [N, S, S, 3] in
+            BGR, N of 1 or more and at most the bundle's largest batch, and gives each label's
+            probability, [N, K], in the order of `Manifest.labels`, as `Recognizer.probabilities`
+            does. It is called from one thread at a time, and `Timings.recognize` is what it took.
 
     Attributes:
         bundle: the bundle, with the graphs that are run.
@@ -72,7 +77,8 @@ class Pipeline(Closing):
 
     Raises:
         BundleError: the bundle cannot be used.
-        EngineError: the engine cannot be had.
+        EngineError: the engine cannot be had. Of every call, also where the recognizer that was
+            given fails or gives no probabilities.
         ConfigurationError: an argument is none of those named above, or not for this bundle.
 
     Examples:
@@ -98,6 +104,7 @@ class Pipeline(Closing):
         threads: int | None = None,
         confidence: float = _CONFIDENCE,
         mode: str = "latency",
+        recognizer: Reader | None = None,
     ) -> None:
         check_color(color)
         if faces not in get_args(Faces):
@@ -108,11 +115,18 @@ class Pipeline(Closing):
             )
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         manifest = opened.manifest
-        if not {"transfer", "recognizer"} <= set(manifest.files):
+        if recognizer is not None and not callable(recognizer):
+            raise ConfigurationError(
+                "recognizer must be a function that reads cartoons, such as a Recognizer's "
+                f"probabilities, not {recognizer!r:.80}"
+            )
+        needed = {"transfer", "recognizer"} if recognizer is None else {"transfer"}
+        if not needed <= set(manifest.files):
             raise BundleError(
                 f"{opened.folder} has the role {manifest.role!r} and holds "
                 f"{', '.join(sorted(manifest.files))} only: a Pipeline needs transfer and "
-                "recognizer; use Transfer, Recognizer or Restorer alone"
+                "recognizer; recognizer=... may be somebody else's; or use Transfer, Recognizer "
+                "or Restorer alone"
             )
         self._whole = manifest.crop == "whole"
         if self._whole and (faces, surround, confidence) != ("all", "keep", _CONFIDENCE):
@@ -136,6 +150,7 @@ class Pipeline(Closing):
             precision=precision,
             threads=threads,
             mode=mode,
+            recognizer=recognizer,
         )
         self.bundle = self._cascade.bundle
 

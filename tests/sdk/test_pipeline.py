@@ -11,7 +11,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from dtir_sdk import Pipeline
+from dtir_sdk import Pipeline, Recognizer
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
 from dtir_sdk.faces import alignment, crop_face
 from dtir_sdk.pictures import write_picture
@@ -160,6 +160,49 @@ def test_bundle_of_one_party(new_bundle, role):
         Pipeline(new_bundle(role).folder)
 
 
+@pytest.mark.parametrize("color", ["bgr", "rgb"])
+def test_an_edge_asks_another_for_the_labels(bundle, new_bundle, portrait, color):
+    frame = portrait if color == "bgr" else np.ascontiguousarray(portrait[..., ::-1])
+    options = {"engine": "openvino", "precision": "f32"}
+    with Pipeline(bundle, color=color, **options) as whole:
+        expected = whole(frame)
+    with (
+        Recognizer(new_bundle("cloud"), **options) as cloud,
+        Pipeline(
+            new_bundle("edge"), color=color, recognizer=cloud.probabilities, **options
+        ) as edge,
+    ):
+        result = edge(frame)
+        (followed,) = edge.video()(frame, 0.0).faces
+    assert np.array_equal(result.image, expected.image)
+    (face,), (same,) = result.faces, expected.faces
+    assert (face.label, face.box) == (same.label, same.box)
+    assert face.probabilities == pytest.approx(same.probabilities, abs=1e-6)
+    assert followed.probabilities == pytest.approx(same.probabilities, abs=1e-6)
+    assert result.timings.recognize == result.timings.recognizer_engine > 0
+
+
+def test_an_edge_without_an_answer_shows_nothing(new_bundle, portrait):
+    def cloud(_):
+        raise TimeoutError("timed out")
+
+    with Pipeline(new_bundle("edge"), recognizer=cloud) as edge:
+        with pytest.raises(EngineError, match="1 cartoons: timed out"):
+            edge(portrait)
+        with (
+            edge.stream([portrait] * 2) as stream,
+            pytest.raises(EngineError, match="the recognizer that was given"),
+        ):
+            next(stream)
+
+
+def test_what_is_no_recognizer(new_bundle):
+    with pytest.raises(ConfigurationError, match="recognizer must be a function"):
+        Pipeline(new_bundle("edge"), recognizer="http://127.0.0.1:8000")
+    with pytest.raises(BundleError, match="has the role 'cloud'"):
+        Pipeline(new_bundle("cloud"), recognizer=lambda cartoons: cartoons)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -251,7 +294,7 @@ def test_after_a_fork_a_new_one_is_asked_for(portrait_path):
     """As under a server that loads before it forks: without the threads it would wait for ever."""
     program = """
 import os, sys, cv2
-from dtir_sdk import Pipeline
+from dtir_sdk import Pipeline, Recognizer
 from dtir_sdk.errors import EngineError
 frame = cv2.imread(sys.argv[1])
 pipeline = Pipeline()
