@@ -36,8 +36,9 @@ from dtir_train.evaluation.judge import TwoDomains, told_apart
 from dtir_train.evaluation.restoration import measure_restoration
 from dtir_train.evaluation.systems import TrainedSystem, open_system
 from dtir_train.evaluation.transmission import open_channel
+from dtir_train.execution import Execution
 from dtir_train.run_folder import read_configuration
-from dtir_train.training import Execution, fit, resume
+from dtir_train.training import fit, resume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,8 +20,9 @@ from dtir_train.building import build_generator, build_recognizer
 from dtir_train.bundled_networks import load_bundled, restore_batch_norm
 from dtir_train.checkpoint import TrainedNetworks, load_checkpoint, load_trained
 from dtir_train.configuration import Configuration, Networks
+from dtir_train.execution import Execution
 from dtir_train.networks import initialise
-from dtir_train.training import Execution, dry_run, fit, resume
+from dtir_train.training import dry_run, fit, resume
 
 LABELS = ("disc", "square")
 MODELS = ("transfer", "recognizer", "restorer")

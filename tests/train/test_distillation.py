@@ -31,11 +31,12 @@ from dtir_train.distillation import (
     distillation_losses,
     with_teacher_hash,
 )
+from dtir_train.execution import Execution
 from dtir_train.losses import dissimilarity_loss, divergence
 from dtir_train.networks import Generator, initialise
 from dtir_train.run_folder import METRICS_NAME, read_configuration, write_configuration
 from dtir_train.system import DEPLOYED, System
-from dtir_train.training import Execution, dry_run, fit, resume
+from dtir_train.training import dry_run, fit, resume
 
 LABELS = ("disc", "square")
 LARGE = Networks(32, 8, 2, 4, "resnet18", 8)

@@ -22,8 +22,9 @@ from dtir_sdk.errors import ConfigurationError, DataError, DtirError
 from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from dtir_train.distributed import World, processes_asked_for
 from dtir_train.ending import LostProcessError, tells
+from dtir_train.execution import Execution
 from dtir_train.run_folder import METRICS_NAME
-from dtir_train.training import Execution, fit, resume
+from dtir_train.training import fit, resume
 
 STEPS, SETTLE = 8, 3
 OFTEN = Execution(device="cpu", log_every=1, save_every=2)

@@ -20,9 +20,10 @@ from dtir_train.configuration import PRESETS, Data
 from dtir_train.datasets import load_secret
 from dtir_train.datasets.batches import photos_of
 from dtir_train.evaluation.identities import load_people
+from dtir_train.execution import Execution
 from dtir_train.photo_recognizer import fit_recognizer
 from dtir_train.run_folder import write_configuration
-from dtir_train.training import Execution, resume
+from dtir_train.training import resume
 from dtir_train.unfinished import TRAINING_NAME
 
 

@@ -28,10 +28,11 @@ from dtir_train.cli import main
 from dtir_train.configuration import PRESETS, Data
 from dtir_train.datasets import load_secret
 from dtir_train.datasets.batches import photos_of
+from dtir_train.execution import Execution
 from dtir_train.losses import divergence
 from dtir_train.photo_recognizer import fit_recognizer
 from dtir_train.relabelling import relabel
-from dtir_train.training import Execution, fit, resume
+from dtir_train.training import fit, resume
 
 GENERATED = ("generated",)
 MODELS = ("transfer", "recognizer", "restorer")

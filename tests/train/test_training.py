@@ -27,6 +27,7 @@ from dtir_train.checkpoint import (
 )
 from dtir_train.configuration import PRESETS
 from dtir_train.datasets import load_secret
+from dtir_train.execution import Execution
 from dtir_train.networks import Recognizer
 from dtir_train.run_folder import (
     CONFIGURATION_NAME,
@@ -36,7 +37,7 @@ from dtir_train.run_folder import (
 )
 from dtir_train.similarity import structural_similarity
 from dtir_train.system import System
-from dtir_train.training import Execution, dry_run, fit, resume
+from dtir_train.training import dry_run, fit, resume
 
 OFTEN = Execution(device="cpu", log_every=1, save_every=2, validate_every=3)
 

@@ -18,9 +18,10 @@ from dtir_train.evaluation.summary import summary
 from dtir_train.evaluation.table_2 import table_2
 from dtir_train.evaluation.table_3 import table_3
 from dtir_train.evaluation.table_4 import table_4
+from dtir_train.execution import Execution
 from dtir_train.photo_recognizer import fit_recognizer
 from dtir_train.relabelling import relabel
-from dtir_train.training import Execution, dry_run, fit, resume
+from dtir_train.training import dry_run, fit, resume
 
 # What Fabric tells about its choices is said in the configuration already.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

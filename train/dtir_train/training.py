@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError, TrainingError
 from dtir_sdk.files import check_writable
-from dtir_train.arithmetic import Device
 from dtir_train.bundled_networks import bundled_checkpoint, is_bundle
 from dtir_train.captured import WARM_UP
-from dtir_train.channel import send
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     all_finite,
@@ -30,95 +26,23 @@ from dtir_train.checkpoint import (
     reads_photos,
     save_checkpoint,
 )
-from dtir_train.configuration import Configuration, Data
-from dtir_train.datasets import (
-    Batch,
-    Batches,
-    Pictures,
-    load_secret,
-    load_target,
-    pictures_sha256,
-    with_unlabelled,
-)
+from dtir_train.configuration import Configuration
+from dtir_train.datasets import Batch, Pictures
 from dtir_train.datasets.batches import photos_of
-from dtir_train.datasets.decoded import GENERATED
 from dtir_train.distillation import with_teacher_hash
-from dtir_train.distributed import (
-    World,
-    joined,
-    launch,
-    launched,
-    processes_asked_for,
-)
+from dtir_train.distributed import World, joined, launch, launched, processes_asked_for
+from dtir_train.execution import Execution
 from dtir_train.progress import TrainingProgress
-from dtir_train.run_folder import (
-    MetricsFile,
-    held,
-    read_configuration,
-    save_grid,
-    write_configuration,
-)
+from dtir_train.run_folder import MetricsFile, held, read_configuration, write_configuration
+from dtir_train.run_pictures import RunPictures, load_pictures
 from dtir_train.schedule import Schedule
 from dtir_train.stopping import Stop, stop_after_step
 from dtir_train.system import StepMetrics, System
 from dtir_train.unfinished import refuse_recognizers_training
+from dtir_train.validation import save_samples, validate
 
-_GRID_COLUMNS = 8
-_VALIDATED_AT_ONCE = 64
 # Photos whose cartoons say what the BatchNorm layers of a bundle's recognizer see.
 _FOLDED_ON = 128
-_LONGEST_TIMEOUT = 86_400
-_MOST_NAMED = 10
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a run is carried out; none of it changes what is learnt, but for rounding.
-
-    Attributes:
-        device: where to train; "auto" takes CUDA where there is a GPU.
-        processes: to start on this machine, each with a share of the batch; to be left out under
-            torchrun, which starts them itself.
-        timeout: seconds to wait for another process before the run is given up.
-        compiled: compile the networks with torch.compile, which needs a C++ compiler.
-        cuda_graph: capture a step as a CUDA graph and launch it at once, where launching its
-            kernels one by one takes longer than they do: on fast GPUs. Not with several processes,
-            JPEG, or a discriminator that sees varied pictures.
-        log_every: steps between two lines of metrics.
-        save_every: steps between two checkpoints.
-        validate_every: steps between two looks at the validation split and sample grids.
-    """
-
-    device: Device = "auto"
-    processes: int = 1
-    timeout: float = 1800.0
-    compiled: bool = False
-    cuda_graph: bool = False
-    log_every: int = 50
-    save_every: int = 500
-    validate_every: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("processes", "log_every", "save_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if not 1 <= self.timeout <= _LONGEST_TIMEOUT:
-            raise ConfigurationError(
-                f"timeout is {self.timeout}: it must be from 1 to {_LONGEST_TIMEOUT} seconds"
-            )
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Measured on the validation split with averaged weights.
-
-    Attributes:
-        accuracy: share of labels read right from cartoons, in [0, 1].
-        psnr: of restored photos against photos, in decibels.
-    """
-
-    accuracy: float
-    psnr: float
 
 
 def fit(configuration: Configuration, folder: Path, execution: Execution) -> None:
@@ -187,7 +111,7 @@ def dry_run(configuration: Configuration, folder: Path, execution: Execution) ->
         return []
     with _joined(configuration, execution) as (fabric, world):
         world.together(lambda: _check_folder(folder) if world.rank == 0 else None)
-        pictures = _load(configuration, world, fabric.device)
+        pictures = load_pictures(configuration, world, fabric.device)
         batches = pictures.batches
         system = _system(configuration, pictures, execution, fabric)
         world.together(lambda: _start(system, pictures.secret, fabric))
@@ -268,7 +192,7 @@ def _train(
     *,
     begins: bool = False,
 ) -> None:
-    pictures = _load(configuration, world, fabric.device)
+    pictures = load_pictures(configuration, world, fabric.device)
     batches, held_out = pictures.batches, pictures.held_out
     system = _system(configuration, pictures, execution, fabric)
     checkpoint = folder / CHECKPOINT_NAME
@@ -309,7 +233,7 @@ def _train(
                 progress.show(system.step, values)
             if system.step % execution.validate_every == 0 or last:
                 if held_out is not None:
-                    measured = _validate(system, held_out, fabric, world)
+                    measured = validate(system, held_out, fabric, world)
                     values |= {
                         "validation_accuracy": measured.accuracy,
                         "validation_psnr": measured.psnr,
@@ -319,7 +243,7 @@ def _train(
                         f"restored {measured.psnr:.2f} dB"
                     )
                 if first:
-                    _save_samples(system, held_out, batch, fabric, folder)
+                    save_samples(system, held_out, batch, fabric, folder)
             if values:
                 _record(log, board, system.step, values)
             if first and (system.step % execution.save_every == 0 or last or stopping):
@@ -331,12 +255,12 @@ def _train(
 
 
 def _system(
-    configuration: Configuration, pictures: _RunPictures, execution: Execution, fabric: Fabric
+    configuration: Configuration, pictures: RunPictures, execution: Execution, fabric: Fabric
 ) -> System:
     return System(configuration, pictures.labels, fabric, execution.compiled, execution.cuda_graph)
 
 
-def _take_up(system: System, folder: Path, pictures: _RunPictures, fabric: Fabric) -> None:
+def _take_up(system: System, folder: Path, pictures: RunPictures, fabric: Fabric) -> None:
     """Goes on from the run's checkpoint, or from what the run is to start from."""
     checkpoint = folder / CHECKPOINT_NAME
     if not checkpoint.is_file():
@@ -373,89 +297,6 @@ def _start(system: System, secret: Pictures, fabric: Fabric) -> None:
     spread = np.linspace(0, len(secret) - 1, min(len(secret), _FOLDED_ON)).astype(np.int64)
     photos, _ = fabric.to_device(photos_of(secret, spread))
     system.start_from(bundled_checkpoint(path), photos)
-
-
-@dataclass(frozen=True)
-class _RunPictures:
-    """What a run is given to see.
-
-    Attributes:
-        secret: the training pictures of the secret domain.
-        batches: to train on.
-        labels: names of the classes.
-        held_out: the validation split; None where nothing is held out.
-        digest: SHA-256 of the training pictures' names and labels, in hexadecimal.
-        remarks: lines on pictures that are left out, and on classes without any.
-    """
-
-    secret: Pictures
-    batches: Batches
-    labels: tuple[str, ...]
-    held_out: Pictures | None
-    digest: str
-    remarks: tuple[str, ...]
-
-
-def _load(configuration: Configuration, world: World, device: torch.device) -> _RunPictures:
-    size, seed = configuration.networks.image_size, configuration.seed
-    labelled = load_secret(configuration.data, size, "train", seed, world=world)
-    secret = with_unlabelled(labelled, configuration.data, size, seed, world)
-    target = load_target(configuration.data, size, "train", seed, world=world)
-    digest = pictures_sha256(secret, target)
-    if not world.agree(digest):
-        raise DataError(
-            "the processes found pictures of different names or labels: every machine needs the "
-            "same files, under the same paths"
-        )
-    batches = Batches(
-        secret,
-        target,
-        configuration.data,
-        configuration.recipe.batch_size,
-        seed,
-        world.rank,
-        world.size,
-        device,
-    )
-    held_out = None
-    if configuration.data.validation:
-        held_out = load_secret(configuration.data, size, "validation", seed, world=world)
-    remarks = (
-        *dict.fromkeys((*secret.remarks, *target.remarks)),
-        *_left_out(secret, (*configuration.data.secret, *configuration.data.unlabelled)),
-        *_without_pictures(labelled, configuration.data.attribute),
-        *_generated(configuration.data),
-    )
-    return _RunPictures(secret, batches, secret.label_names, held_out, digest, remarks)
-
-
-def _generated(data: Data) -> Iterator[str]:
-    for domain, sources in (
-        ("secret", data.secret),
-        ("unlabelled", data.unlabelled),
-        ("target", data.target),
-    ):
-        if GENERATED in sources:
-            yield (
-                f"{domain} pictures: {GENERATED}, discs and squares that dtir draws, for a first "
-                f"look: name your own with --data.{domain}"
-            )
-
-
-def _left_out(pictures: Pictures, sources: tuple[str, ...]) -> Iterator[str]:
-    for source in sources:
-        count = sum(name.startswith(f"{Path(source)}/") for name in pictures.left_out)
-        if count:
-            yield f"{source}: no face found in {count} training pictures, which are left out"
-
-
-def _without_pictures(pictures: Pictures, attribute: str) -> Iterator[str]:
-    counts = np.bincount(pictures.labels, minlength=len(pictures.label_names))
-    names = [name for name, count in zip(pictures.label_names, counts, strict=True) if not count]
-    if names:
-        named = ", ".join(names[:_MOST_NAMED])
-        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-        yield f"`{attribute}`: no training pictures of {named}{more}, which are not learned"
 
 
 def _over_processes(
@@ -509,48 +350,6 @@ def _save(system: System, checkpoint: Path, pictures: str) -> None:
 
 def _kept(checkpoint: Path) -> str:
     return f"{checkpoint} is from before it" if checkpoint.is_file() else "nothing was saved yet"
-
-
-@torch.no_grad()
-def _validate(system: System, pictures: Pictures, fabric: Fabric, world: World) -> Validation:
-    """Measures a share of the pictures in each process, and sums up."""
-    transfer, recognizer, restorer = map(system.averaged, ("transfer", "recognizer", "restorer"))
-    recipe = system.configuration.recipe
-    right, psnr = 0.0, 0.0
-    parts = np.array_split(np.arange(len(pictures)), math.ceil(len(pictures) / _VALIDATED_AT_ONCE))
-    for part in parts[world.rank :: world.size]:
-        photos, labels = fabric.to_device(photos_of(pictures, part))
-        with fabric.autocast():
-            arrived = send(transfer(photos), True, recipe.jpeg_quality)
-            right += float((recognizer(arrived).argmax(dim=1) == labels).sum())
-            restored = send(restorer(arrived))
-        each = peak_signal_noise_ratio(
-            restored, photos, data_range=(-1.0, 1.0), reduction="none", dim=(1, 2, 3)
-        )
-        psnr += float(each.sum())
-    rights, psnrs = zip(*world.gather((right, psnr)), strict=True)
-    return Validation(sum(rights) / len(pictures), sum(psnrs) / len(pictures))
-
-
-@torch.no_grad()
-def _save_samples(
-    system: System, pictures: Pictures | None, batch: Batch, fabric: Fabric, folder: Path
-) -> None:
-    """Rows of photos, cartoons and restored, of the validation split and of a batch; targets."""
-    transfer, restorer = system.averaged("transfer"), system.averaged("restorer")
-    shown = [batch.photos[:_GRID_COLUMNS]]
-    if pictures is not None:
-        spread = np.arange(0, len(pictures), max(1, len(pictures) // _GRID_COLUMNS))
-        photos, _ = fabric.to_device(photos_of(pictures, spread[:_GRID_COLUMNS]))
-        shown.insert(0, photos)
-    rows = []
-    for photos in shown:
-        with fabric.autocast():
-            cartoons = send(transfer(photos))
-            rows += [photos, cartoons, restorer(cartoons)]
-    rows.append(batch.targets)
-    width = min(_GRID_COLUMNS, *map(len, rows))
-    save_grid([row[:width] for row in rows], folder / "samples" / f"{system.step:07d}.png")
 
 
 @contextmanager
