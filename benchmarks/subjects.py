@@ -18,7 +18,9 @@ from dtir_export.onnx_graph import read_graph
 from dtir_export.pictures import PictureSources
 from dtir_export.progress import Narrator
 from dtir_export.quantization import calibrate, layers, quantize
-from dtir_sdk.bundle import Bundle, FilePrecision, ModelName, write_bundle
+from dtir_sdk.bundle import Bundle
+from dtir_sdk.bundle_writing import write_bundle
+from dtir_sdk.manifest import FilePrecision, ModelName
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.channel import from_bytes
 from dtir_train.checkpoint import TrainedNetworks, load_trained

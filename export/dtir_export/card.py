@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dtir_sdk.bundle import Bundle, TrainingData
+from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import ConfigurationError, DataError, DtirError
 from dtir_sdk.files import reason
+from dtir_sdk.manifest import TrainingData
 from dtir_train.bundled_networks import is_bundle
 from dtir_train.checkpoint import TrainedNetworks, load_checkpoint
 from dtir_train.configuration import Configuration, Data

@@ -19,9 +19,10 @@ from dtir_export.progress import Narrator
 from dtir_export.source import ExportSource, find_source
 from dtir_export.splitting import split_bundle
 from dtir_sdk.batches import BatchRange, check_batches
-from dtir_sdk.bundle import Bundle, FilePrecision, Role
+from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_sdk.files import reason
+from dtir_sdk.manifest import FilePrecision, Role
 from dtir_sdk.standard_output import PIPE_CLOSED, complain, discard_output, flushing, tell_version
 from dtir_sdk.stopping import exit_code, terminable
 

@@ -23,17 +23,10 @@ from dtir_export.progress import Narrator
 from dtir_export.report import check_report_folder, report_files, staged
 from dtir_export.tuning import tune
 from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
-from dtir_sdk.bundle import (
-    MAY_HOLD,
-    Bundle,
-    Crop,
-    FilePrecision,
-    ModelName,
-    Role,
-    check_replaceable,
-    write_bundle,
-)
+from dtir_sdk.bundle import Bundle
+from dtir_sdk.bundle_writing import check_replaceable, write_bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
+from dtir_sdk.manifest import MAY_HOLD, Crop, FilePrecision, ModelName, Role
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.bundled_networks import is_bundle
 from dtir_train.checkpoint import TrainedNetworks, load_trained, run_name

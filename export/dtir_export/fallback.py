@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtir_export.progress import Narrator
-from dtir_sdk.bundle import ModelName
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.manifest import ModelName
 
 # What is measured on other pictures later may come out a little worse.
 MARGIN_DB = 1.0

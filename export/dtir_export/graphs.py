@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 import dtir_sdk
 from dtir_export.half import HalfNetwork
-from dtir_sdk.bundle import ModelName
 from dtir_sdk.engines import Signature
 from dtir_sdk.engines import Tensor as Port
 from dtir_sdk.errors import ConfigurationError, DtirError
 from dtir_sdk.files import reason
+from dtir_sdk.manifest import ModelName
 from dtir_train.channel import from_bytes, to_bytes
 from dtir_train.checkpoint import TrainedNetworks
 from dtir_train.networks import Generator, Recognizer

@@ -15,8 +15,8 @@ from dtir_export.graphs import GeneratorGraph, RecognizerGraph
 from dtir_export.half import HalfNetwork
 from dtir_export.original import BATCH, Outputs, Pictures
 from dtir_export.progress import Narrator
-from dtir_sdk.bundle import ModelName
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.manifest import ModelName
 from dtir_train.checkpoint import TrainedNetworks
 
 

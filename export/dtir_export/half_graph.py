@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dtir_export.onnx_graph import read_graph
 from dtir_export.quantization import layers
-from dtir_sdk.bundle import ModelName
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.manifest import ModelName
 
 # Its sums run over a whole picture, and its squares leave FP16's range.
 _IN_FP32 = ("InstanceNormalization",)

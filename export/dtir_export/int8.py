@@ -21,7 +21,7 @@ from dtir_export.original import BATCH, infer_all, reference_engine
 from dtir_export.parity import Thresholds
 from dtir_export.progress import Narrator
 from dtir_export.quantization import calibrate, layers, quantize
-from dtir_sdk.bundle import FilePrecision, ModelName
+from dtir_sdk.manifest import FilePrecision, ModelName
 
 # Calibration pictures on which layers are chosen, at most; all of them set the ranges. Of fewer
 # than 200 not one label could differ within the margin.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dtir_export.graphs import signature
 from dtir_export.progress import Narrator
-from dtir_sdk.bundle import FilePrecision, ModelName
 from dtir_sdk.engines import Engine, Graph, choose, load
+from dtir_sdk.manifest import FilePrecision, ModelName
 from dtir_train.channel import from_bytes, to_bytes
 from dtir_train.checkpoint import TrainedNetworks
 from dtir_train.networks import Generator

@@ -33,10 +33,10 @@ from dtir_export.original import (
 )
 from dtir_export.pictures import GatePictures
 from dtir_export.progress import Narrator
-from dtir_sdk.bundle import FilePrecision, ModelName
 from dtir_sdk.engines import Engine, Graph, choose, load
 from dtir_sdk.engines.openvino import has_vnni
 from dtir_sdk.errors import ConfigurationError, DtirError, EngineError
+from dtir_sdk.manifest import FilePrecision, ModelName
 
 # Where not one byte differs; one byte in 10 million that is off by one gives 118 dB.
 PSNR_CEILING = 120.0

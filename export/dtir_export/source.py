@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dtir_sdk.bundle import MANIFEST, default_folder
+from dtir_sdk.bundle import default_folder
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.files import reason
+from dtir_sdk.manifest import MANIFEST
 
 RUNS = Path("runs")
 # The same as dtir_train.checkpoint.CHECKPOINT_NAME, which needs PyTorch to be imported; splitting

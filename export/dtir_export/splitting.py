@@ -7,9 +7,11 @@ from pathlib import Path
 
 from dtir_export.naming import bundle_name
 from dtir_sdk.batches import BatchRange
-from dtir_sdk.bundle import MAY_HOLD, Bundle, FilePrecision, ModelName, Role, write_bundle
+from dtir_sdk.bundle import Bundle
+from dtir_sdk.bundle_writing import write_bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
 from dtir_sdk.graphs import checked_model
+from dtir_sdk.manifest import MAY_HOLD, FilePrecision, ModelName, Role
 
 
 def split_bundle(

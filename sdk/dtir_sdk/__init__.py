@@ -37,9 +37,10 @@ from dtir_sdk.errors import (
 )
 
 if TYPE_CHECKING:
-    from dtir_sdk.bundle import Bundle, Manifest
+    from dtir_sdk.bundle import Bundle
     from dtir_sdk.capture import Source
     from dtir_sdk.live import LiveRun, Statistics, Stream
+    from dtir_sdk.manifest import Manifest
     from dtir_sdk.parties import Recognition, Recognizer, Restorer, Transfer
     from dtir_sdk.pictures import read_picture, write_picture
     from dtir_sdk.pipeline import Pipeline
@@ -85,7 +86,7 @@ __all__ = [
 
 _HOMES = {
     "Bundle": "bundle",
-    "Manifest": "bundle",
+    "Manifest": "manifest",
     "Source": "capture",
     "LiveRun": "live",
     "Statistics": "live",

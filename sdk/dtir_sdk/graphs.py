@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dtir_sdk.bundle import Bundle, ModelName
+from dtir_sdk.bundle import Bundle
 from dtir_sdk.engines import Choice, Graph, Signature, Tensor
+from dtir_sdk.manifest import ModelName
 
 _PORTS: dict[ModelName, tuple[str, str]] = {
     "transfer": ("image", "transferred"),

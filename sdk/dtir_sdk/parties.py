@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtir_sdk.batches import largest_batch
-from dtir_sdk.bundle import Bundle, ModelName
+from dtir_sdk.bundle import Bundle
 from dtir_sdk.closing import Closing
 from dtir_sdk.engines import Array, EngineInfo, choose, load
 from dtir_sdk.errors import EngineError, PictureError
 from dtir_sdk.graphs import bundle_graph, suited
+from dtir_sdk.manifest import ModelName
 from dtir_sdk.pictures import Color, Picture, check_color, check_crops
 
 

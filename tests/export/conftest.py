@@ -12,7 +12,8 @@ from onnx import numpy_helper
 
 from dtir_export.cli import main
 from dtir_export.graphs import export_graphs
-from dtir_sdk.bundle import TrainingData, write_bundle
+from dtir_sdk.bundle_writing import write_bundle
+from dtir_sdk.manifest import TrainingData
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.checkpoint import Checkpoint, TrainedNetworks, load_trained, save_checkpoint
 from dtir_train.configuration import PRESETS, Configuration

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dtir_export.card import model_card, read_object
-from dtir_sdk.bundle import Bundle, TrainingData, default_folder
+from dtir_sdk.bundle import Bundle, default_folder
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.manifest import TrainingData
 from dtir_train.checkpoint import TrainedNetworks
 from dtir_train.configuration import Configuration, Data
 from dtir_train.datasets.decoded import entries_of, load_unlabelled

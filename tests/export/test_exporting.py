@@ -14,8 +14,8 @@ from dtir_export.exporting import Exported, convert_bundle, export_checkpoint
 from dtir_export.parity import GATES, ParityError
 from dtir_export.splitting import split_bundle
 from dtir_sdk import Bundle, Recognizer, Restorer, Transfer
-from dtir_sdk.bundle import MAY_HOLD
 from dtir_sdk.errors import BundleError, ConfigurationError, DataError, OutputError
+from dtir_sdk.manifest import MAY_HOLD
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_train.datasets.generated import generated_secret
 

@@ -15,10 +15,10 @@ from dtir_export import polygraphy_compiler
 from dtir_export.graphs import signature
 from dtir_export.polygraphy_compiler import check_polygraphy, compile_with_polygraphy
 from dtir_sdk.batches import BatchRange
-from dtir_sdk.bundle import ModelName
 from dtir_sdk.engines import Graph
 from dtir_sdk.engines.tensorrt import BuildOptions, build_engine, open_library
 from dtir_sdk.errors import ConfigurationError, EngineError
+from dtir_sdk.manifest import ModelName
 
 Machine = Callable[..., SimpleNamespace]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from dtir_export.splitting import split_bundle
-from dtir_sdk.bundle import MANIFEST, Bundle
+from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
+from dtir_sdk.manifest import MANIFEST
 
 HOLDS = {"edge": "transfer", "cloud": "recognizer", "authority": "restorer"}
 

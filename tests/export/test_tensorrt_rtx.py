@@ -13,9 +13,9 @@ from dtir_export.half_graph import half_graphs as convert
 from dtir_export.progress import Narrator
 from dtir_export.quantization import calibrate, layers, quantize
 from dtir_sdk.batches import BatchRange
-from dtir_sdk.bundle import FilePrecision, ModelName
 from dtir_sdk.engines import Graph
 from dtir_sdk.engines.tensorrt import BuildOptions, build_engine, open_library
+from dtir_sdk.manifest import FilePrecision, ModelName
 from dtir_train.datasets.generated import generated_secret
 
 pytestmark = pytest.mark.skipif(

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper
 
-from dtir_sdk.bundle import Bundle, TrainingData, write_bundle
+from dtir_sdk.bundle import Bundle
+from dtir_sdk.bundle_writing import write_bundle
+from dtir_sdk.manifest import TrainingData
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 

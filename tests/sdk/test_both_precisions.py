@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dtir_sdk import Bundle, Pipeline, Restorer, Transfer
-from dtir_sdk.bundle import MANIFEST, Manifest
 from dtir_sdk.conditions import processor_flags
 from dtir_sdk.engines import openvino as openvino_engine
 from dtir_sdk.errors import BundleError, EngineError
+from dtir_sdk.manifest import MANIFEST, Manifest
 
 PICTURES = np.full((2, 32, 32, 3), 10, np.uint8)
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from dtir_sdk.batches import DEFAULT_BATCHES, BatchRange
-from dtir_sdk.bundle import FORMAT_VERSION, MANIFEST, Bundle, Manifest, TrainingData
+from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import BundleError, OutputError
 from dtir_sdk.graphs import bundle_graph
+from dtir_sdk.manifest import FORMAT_VERSION, MANIFEST, Manifest, TrainingData
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

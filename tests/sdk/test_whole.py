@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtir_sdk import Pipeline, cli
-from dtir_sdk.bundle import MANIFEST, Bundle
+from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
+from dtir_sdk.manifest import MANIFEST
 from dtir_sdk.pictures import write_picture
 from dtir_sdk.session import Following
 from dtir_sdk.whole import whole_crop

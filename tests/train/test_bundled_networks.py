@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from dtir_export.graphs import export_graphs
-from dtir_sdk.bundle import MANIFEST, write_bundle
+from dtir_sdk.bundle_writing import write_bundle
 from dtir_sdk.errors import BundleError, ConfigurationError
+from dtir_sdk.manifest import MANIFEST
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.bundled_networks import load_bundled, restore_batch_norm
 from dtir_train.checkpoint import TrainedNetworks, load_checkpoint, load_trained

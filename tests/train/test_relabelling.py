@@ -11,7 +11,8 @@ import torch
 
 from dtir_export.cli import main as export
 from dtir_export.graphs import export_graphs
-from dtir_sdk.bundle import Bundle, write_bundle
+from dtir_sdk.bundle import Bundle
+from dtir_sdk.bundle_writing import write_bundle
 from dtir_sdk.errors import ConfigurationError, DataError, OutputError
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.channel import send

@@ -19,8 +19,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from dtir_sdk.bundle import MANIFEST, Bundle, ModelName
+from dtir_sdk.bundle import Bundle
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.manifest import MANIFEST, ModelName
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.checkpoint import Checkpoint, TrainedNetworks, TrainedRecognizer, load_either
 from dtir_train.configuration import Configuration, Data, Networks

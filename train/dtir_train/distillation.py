@@ -23,8 +23,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dtir_sdk.bundle import MANIFEST
 from dtir_sdk.errors import ConfigurationError
+from dtir_sdk.manifest import MANIFEST
 from dtir_train.bundled_networks import is_bundle, load_networks
 from dtir_train.channel import send
 from dtir_train.checkpoint import CHECKPOINT_NAME, TrainedRecognizer

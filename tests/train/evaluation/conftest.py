@@ -12,7 +12,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from dtir_sdk.bundle import TrainingData, write_bundle
+from dtir_sdk.bundle_writing import write_bundle
+from dtir_sdk.manifest import TrainingData
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 
