@@ -6,7 +6,7 @@ from dtir_sdk.bundle import Bundle
 from dtir_sdk.engines import Choice, Graph, Signature, Tensor
 from dtir_sdk.manifest import ModelName
 
-_PORTS: dict[ModelName, tuple[str, str]] = {
+_TENSORS: dict[ModelName, tuple[str, str]] = {
     "transfer": ("image", "transferred"),
     "recognizer": ("transferred", "probabilities"),
     "restorer": ("transferred", "restored"),
@@ -71,7 +71,7 @@ def bundle_graph(bundle: Bundle, model: ModelName) -> Graph:
     """
     manifest = bundle.manifest
     pictures = (None, manifest.image_size, manifest.image_size, 3)
-    given, made = _PORTS[model]
+    given, made = _TENSORS[model]
     output = Tensor(made, "uint8", pictures)
     if model == "recognizer":
         output = Tensor(made, "float32", (None, len(manifest.labels)))
