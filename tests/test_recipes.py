@@ -241,7 +241,7 @@ def test_cloud(capsys: pytest.CaptureFixture[str]) -> None:
     assert export(["--role", "edge", "--output", "bundle-edge"]) == 0
     capsys.readouterr()
     with Recognizer() as recognizer:
-        run("cloud", ask=recognizer.probabilities)
+        run("cloud", ask=recognizer)
     assert "[(1, 'male')]" in capsys.readouterr().out
 
 

@@ -32,6 +32,7 @@ from dtir_sdk.errors import (
     EngineError,
     OutputError,
     PictureError,
+    RecognizerError,
     SourceError,
     TrainingError,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "Pipeline",
     "Recognition",
     "Recognizer",
+    "RecognizerError",
     "Restorer",
     "Result",
     "Sink",

@@ -6,26 +6,27 @@ host once, at the end. Or the cartoons are handed to somebody else to read, such
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dtir_sdk.batches import largest_batch
 from dtir_sdk.bundle import Bundle
-from dtir_sdk.engines import Chain, Chained, Engine, EngineInfo, choose, load, load_chain
-from dtir_sdk.errors import EngineError
+from dtir_sdk.engines import Chain, Engine, EngineInfo, choose, load, load_chain
+from dtir_sdk.errors import EngineError, RecognizerError
 from dtir_sdk.files import reason
 from dtir_sdk.graphs import bundle_graph, suited
 from dtir_sdk.parties import Recognition
-from dtir_sdk.pictures import Picture, check_crops, swap_colors
+from dtir_sdk.pictures import Picture, check_crops
 from dtir_sdk.results import Timings
 
-# Reads cartoons, uint8 [N, S, S, 3] in BGR: every label's probability, [N, K], in the order of the
-# manifest's labels. `Recognizer.probabilities` is one.
-Reader = Callable[[Picture], NDArray[np.floating]]
+# How far from 1 the probabilities of all labels may be.
+_ROUNDING = 0.01
+# Reads cartoons, uint8 [N, S, S, 3] in BGR, and gives for each of them every label's probability.
+Reader = Callable[[Picture], Sequence[Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Cascaded:
         cartoons: uint8 [N, S, S, 3], BGR.
         recognitions: what was read from each of them.
         transfer_engine: milliseconds of the transfer generator in its engine.
-        recognizer_engine: milliseconds of the recognizer in its engine.
+        recognizer_engine: milliseconds of the recognizer in its engine, or until whoever reads
+            cartoons elsewhere had answered.
     """
 
     cartoons: Picture
@@ -65,56 +67,77 @@ class Cascaded:
         )
 
 
-class _ReadElsewhere(Chain):
+class _ReadHere:
+    """Both networks as a chain; see `Cascade` for what its methods do."""
+
+    def __init__(self, chain: Chain, labels: Sequence[str]) -> None:
+        self._chain, self._labels = chain, labels
+        self.info = chain.info
+        self.check_open, self.close = chain.check_open, chain.close
+
+    def warm_up(self, crops: Picture) -> None:
+        self._chain.infer(crops)
+
+    def __call__(self, crops: Picture) -> Cascaded:
+        chained = self._chain.infer(crops, swapped=True)
+        recognitions = tuple(Recognition.of(row, self._labels) for row in chained.second)
+        return Cascaded(chained.first, recognitions, *chained.milliseconds)
+
+
+class _ReadElsewhere:
     """The transfer generator here, and a recognizer that somebody else has.
 
-    Args:
-        transfer: takes the crops; closed with the chain.
-        recognizer: reads what it gives.
-        labels: how many there are.
+    No lock is held while that one is asked: it may take long, and closing need not wait for it.
     """
 
-    def __init__(self, transfer: Engine, recognizer: Reader, labels: int) -> None:
-        super().__init__(transfer.info)
-        self._transfer, self._recognizer, self._labels = transfer, recognizer, labels
+    def __init__(self, transfer: Engine, recognizer: Reader) -> None:
+        self._transfer, self._recognizer = transfer, recognizer
+        self.info = transfer.info
+        self.check_open, self.close = transfer.check_open, transfer.close
 
-    def _infer(self, batch: Picture) -> Chained:
-        chained = self._infer_swapped(swap_colors(batch))
-        return replace(chained, first=swap_colors(chained.first))
+    def warm_up(self, crops: Picture) -> None:
+        """Nobody else is asked to read what is no cartoon."""
+        self._transfer.infer(crops)
 
-    def _infer_swapped(self, batch: Picture) -> Chained:
+    def __call__(self, crops: Picture) -> Cascaded:
         start = perf_counter()
-        cartoons = self._transfer.infer(batch, swapped=True)
+        cartoons = self._transfer.infer(crops, swapped=True)
         transferred = perf_counter()
-        probabilities = self._read(cartoons)
+        recognitions = self._read(cartoons)
         read = perf_counter()
         milliseconds = 1e3 * (transferred - start), 1e3 * (read - transferred)
-        return Chained(cartoons, probabilities, milliseconds)
+        return Cascaded(cartoons, recognitions, *milliseconds)
 
-    def _read(self, cartoons: Picture) -> NDArray[np.float32]:
+    def _read(self, cartoons: Picture) -> tuple[Recognition, ...]:
         try:
             # A copy, so that what is shown is not what somebody else may write to.
-            probabilities = np.asarray(self._recognizer(cartoons.copy()), np.float32)
+            answers = [
+                {str(label): float(value) for label, value in answer.items()}
+                for answer in self._recognizer(cartoons.copy())
+            ]
         except Exception as error:
-            raise EngineError(
-                f"the recognizer that was given failed on {len(cartoons)} cartoons: {reason(error)}"
+            raise RecognizerError(
+                f"the recognizer that was given failed on a batch of {len(cartoons)}: "
+                f"{reason(error)}"
             ) from error
-        wanted = (len(cartoons), self._labels)
-        if probabilities.shape != wanted:
-            raise EngineError(
-                f"the recognizer that was given gave an array of {list(probabilities.shape)} for "
-                f"{len(cartoons)} cartoons: it must give {list(wanted)}, each label's probability"
+        if len(answers) != len(cartoons):
+            raise RecognizerError(
+                f"the recognizer that was given gave {len(answers)} answers for a batch of "
+                f"{len(cartoons)}: it must give one for each cartoon"
             )
-        # Said so that it holds for NaN, too.
-        if not (probabilities.min() >= 0 and probabilities.max() <= 1):
-            raise EngineError(
-                "the recognizer that was given gave numbers that are no probabilities: they must "
-                "lie in [0, 1]"
-            )
-        return probabilities
+        return tuple(map(_recognition, answers))
 
-    def _release(self) -> None:
-        self._transfer.close()
+
+def _recognition(probabilities: dict[str, float]) -> Recognition:
+    total = sum(probabilities.values())
+    # Said so that NaN is refused, too; what was rounded on its way is not.
+    if not (abs(total - 1) < _ROUNDING and min(probabilities.values()) >= 0):
+        raise RecognizerError(
+            "the recognizer that was given gave no probabilities of labels, which are 0 or more, "
+            f"and 1 in all: {str(probabilities)[:80]}"
+        )
+    label = max(probabilities, key=probabilities.__getitem__)
+    return Recognition(label, probabilities[label], probabilities)
 
 
 class Cascade:
@@ -127,7 +150,8 @@ class Cascade:
         precision: the arithmetic.
         threads: CPU threads.
         mode: `latency` or `throughput`.
-        recognizer: reads the cartoons in place of the bundle's own recognizer, which is not loaded.
+        recognizer: reads the cartoons in place of the bundle's own recognizer, which is not
+            loaded; the labels are its own.
 
     Attributes:
         bundle: the bundle, with the graphs that are run.
@@ -152,20 +176,18 @@ class Cascade:
         choice = choose(engine, device)
         self.bundle = bundle = suited(bundle, choice, precision)
         self._size = bundle.manifest.image_size
-        self._labels = bundle.manifest.labels
         self._largest = largest_batch(bundle.manifest.batches)
         options = choice, precision, threads, mode
         transfer = bundle_graph(bundle, "transfer")
-        first: Engine | Chain
+        self._networks: _ReadHere | _ReadElsewhere
         if recognizer is None:
-            first = self._chain = load_chain(transfer, bundle_graph(bundle, "recognizer"), *options)
+            both = load_chain(transfer, bundle_graph(bundle, "recognizer"), *options)
+            self._networks = _ReadHere(both, bundle.manifest.labels)
         else:
-            first = load(transfer, *options)
-            self._chain = _ReadElsewhere(first, recognizer, len(self._labels))
+            self._networks = _ReadElsewhere(load(transfer, *options), recognizer)
         try:
-            # The first run is the slow one: better here than with the first picture. Nobody else is
-            # asked to read what is no cartoon.
-            first.infer(np.zeros((1, self._size, self._size, 3), np.uint8))
+            # The first run is the slow one: better here than with the first picture.
+            self._networks.warm_up(np.zeros((1, self._size, self._size, 3), np.uint8))
         except BaseException:
             self.close()
             raise
@@ -173,7 +195,7 @@ class Cascade:
     @property
     def engine(self) -> EngineInfo:
         """Which engine was picked, and why."""
-        return self._chain.info
+        return self._networks.info
 
     def __call__(self, crops: Picture) -> Cascaded:
         """Turns faces into cartoons and reads the label from these.
@@ -187,34 +209,29 @@ class Cascade:
         Raises:
             PictureError: the array has another type or shape.
             EngineError: the engine failed, is closed, or gave no finite probabilities.
+            RecognizerError: the recognizer that was given failed, or gave no probabilities.
         """
         crops = check_crops(crops, self._size)
         try:
             if len(crops) == 0:
-                self._chain.check_open()
+                self._networks.check_open()
                 return Cascaded(crops.copy(), (), 0.0, 0.0)
-            chained = self._infer(crops) if len(crops) <= self._largest else self._in_parts(crops)
+            return self._networks(crops) if len(crops) <= self._largest else self._in_parts(crops)
+        except RecognizerError:
+            raise
         except EngineError as error:
             raise EngineError(f"transfer and recognition: {error}") from error
-        return Cascaded(
-            chained.first,
-            tuple(Recognition.of(row, self._labels) for row in chained.second),
-            *chained.milliseconds,
-        )
 
     def close(self) -> None:
         """Frees the engine; may be called again."""
-        self._chain.close()
+        self._networks.close()
 
-    def _in_parts(self, crops: Picture) -> Chained:
+    def _in_parts(self, crops: Picture) -> Cascaded:
         starts = range(0, len(crops), self._largest)
-        parts = [self._infer(crops[start : start + self._largest]) for start in starts]
-        transfer, recognizer = np.sum([part.milliseconds for part in parts], axis=0).tolist()
-        return Chained(
-            np.concatenate([part.first for part in parts]),
-            np.concatenate([part.second for part in parts]),
-            (transfer, recognizer),
+        parts = [self._networks(crops[start : start + self._largest]) for start in starts]
+        return Cascaded(
+            np.concatenate([part.cartoons for part in parts]),
+            tuple(chain.from_iterable(part.recognitions for part in parts)),
+            sum(part.transfer_engine for part in parts),
+            sum(part.recognizer_engine for part in parts),
         )
-
-    def _infer(self, crops: Picture) -> Chained:
-        return self._chain.infer(crops, swapped=True)

@@ -23,6 +23,10 @@ class EngineError(DtirError):
     """An engine that is not installed, was asked for and cannot be had, or failed to run."""
 
 
+class RecognizerError(EngineError):
+    """A recognizer that was given to a `Pipeline` failed; what it raised is the cause."""
+
+
 class DataError(DtirError):
     """A data set that cannot be trained or evaluated on."""
 

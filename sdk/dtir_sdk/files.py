@@ -130,10 +130,13 @@ def reason(error: BaseException) -> str:
         'no space left on device'
         >>> reason(ValueError("Broken header\nat byte 3"))
         'broken header'
+        >>> reason(OSError("HTTP Error 503: Service Unavailable"))
+        'HTTP Error 503: Service Unavailable'
     """
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # OpenVINO says first where in its source the error arose.
     lines = [line for line in lines if not _PLACE_IN_SOURCE.match(line)] or lines
     line = lines[0] if lines else type(error).__name__
-    return line[:1].lower() + line[1:]
+    # But for what is no word, such as HTTP or I/O.
+    return line[:1].lower() + line[1:] if re.match(r"\w([a-z\s]|$)", line) else line

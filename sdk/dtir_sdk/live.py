@@ -265,10 +265,11 @@ class _Work:
         self._looks.close()
         self.results.close()
         self._source.close()
-        for thread, longest in zip(self._threads, (_GRACE, None), strict=True):
+        for thread in self._threads:
             # One that closes its own stream, as a source may that is a function, ends after that.
+            # Another may wait long: for its source, or for a recognizer that is elsewhere.
             if thread.ident is not None and thread is not threading.current_thread():
-                thread.join(longest)
+                thread.join(_GRACE)
         # Who was left does not look from now on, but might be at it still.
         with self._looking:
             pass

@@ -69,7 +69,7 @@ class _Party(Closing):
         mode: str = "latency",
     ) -> None:
         check_color(color)
-        self._color = color
+        self.color: Color = color
         choice = choose(engine, device)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.bundle = suited(opened, choice, precision)
@@ -110,7 +110,7 @@ class _Party(Closing):
 
     def _infer(self, crops: Picture) -> Array:
         with self._named():
-            return self._engine.infer(crops, swapped=self._color == "bgr")
+            return self._engine.infer(crops, swapped=self.color == "bgr")
 
     def _check_open(self) -> None:
         with self._named():
@@ -150,6 +150,10 @@ class Transfer(_PictureParty):
         threads: CPU threads; None leaves it to the engine.
         mode: `latency`, each call as soon as may be; or `throughput`, batches as many a second
             as may be, which OpenVINO offers.
+
+    Attributes:
+        bundle: the bundle, with the graph that is run.
+        color: as given.
 
     Raises:
         BundleError: the bundle cannot be used or holds no transfer generator.

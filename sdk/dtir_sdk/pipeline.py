@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from inspect import iscoroutinefunction
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +22,7 @@ from dtir_sdk.engines.base import check_not_forked
 from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
 from dtir_sdk.face_session import FaceSession
 from dtir_sdk.faces import FaceFinder, alignment, crop_faces
+from dtir_sdk.parties import Recognizer
 from dtir_sdk.pictures import Color, Picture, check_color, check_picture, read_picture, swap_colors
 from dtir_sdk.results import Face, Result
 from dtir_sdk.session import Faces, Following, VideoSession
@@ -65,10 +67,12 @@ class Pipeline(Closing):
         confidence: least score of a face in [0, 1]; not for whole pictures.
         mode: `latency` or `throughput`, see `Transfer`.
         recognizer: reads the cartoons in place of the bundle's own, so that a bundle of the role
-            `edge` will do: such as a function that asks the cloud. It takes uint8 [N, S, S, 3] in
-            BGR, N of 1 or more and at most the bundle's largest batch, and gives each label's
-            probability, [N, K], in the order of `Manifest.labels`, as `Recognizer.probabilities`
-            does. It is called from one thread at a time, and `Timings.recognize` is what it took.
+            `edge` will do: a `Recognizer` in BGR; or a function, such as one that asks the cloud,
+            which takes uint8 [N, S, S, 3] in BGR, whatever `color` is, with N of 1 or more and at
+            most the bundle's largest batch, and gives for each cartoon every label's probability:
+            `[{"female": 0.1, "male": 0.9}]`. The labels are its own. Threads that share the
+            pipeline may call it at the same time. It should have a time limit: a stream that is
+            closed waits a second for it, and then leaves it.
 
     Attributes:
         bundle: the bundle, with the graphs that are run.
@@ -77,8 +81,7 @@ class Pipeline(Closing):
 
     Raises:
         BundleError: the bundle cannot be used.
-        EngineError: the engine cannot be had. Of every call, also where the recognizer that was
-            given fails or gives no probabilities.
+        EngineError: the engine cannot be had.
         ConfigurationError: an argument is none of those named above, or not for this bundle.
 
     Examples:
@@ -104,7 +107,7 @@ class Pipeline(Closing):
         threads: int | None = None,
         confidence: float = _CONFIDENCE,
         mode: str = "latency",
-        recognizer: Reader | None = None,
+        recognizer: Recognizer | Reader | None = None,
     ) -> None:
         check_color(color)
         if faces not in get_args(Faces):
@@ -115,19 +118,8 @@ class Pipeline(Closing):
             )
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         manifest = opened.manifest
-        if recognizer is not None and not callable(recognizer):
-            raise ConfigurationError(
-                "recognizer must be a function that reads cartoons, such as a Recognizer's "
-                f"probabilities, not {recognizer!r:.80}"
-            )
-        needed = {"transfer", "recognizer"} if recognizer is None else {"transfer"}
-        if not needed <= set(manifest.files):
-            raise BundleError(
-                f"{opened.folder} has the role {manifest.role!r} and holds "
-                f"{', '.join(sorted(manifest.files))} only: a Pipeline needs transfer and "
-                "recognizer; recognizer=... may be somebody else's; or use Transfer, Recognizer "
-                "or Restorer alone"
-            )
+        reader = None if recognizer is None else _reader(recognizer, manifest.image_size)
+        _check_complete(opened, reader)
         self._whole = manifest.crop == "whole"
         if self._whole and (faces, surround, confidence) != ("all", "keep", _CONFIDENCE):
             raise ConfigurationError(
@@ -150,7 +142,7 @@ class Pipeline(Closing):
             precision=precision,
             threads=threads,
             mode=mode,
-            recognizer=recognizer,
+            recognizer=reader,
         )
         self.bundle = self._cascade.bundle
 
@@ -173,7 +165,8 @@ class Pipeline(Closing):
 
         Raises:
             PictureError: the frame has another type or shape.
-            EngineError: the engine failed or the pipeline is closed.
+            EngineError: the engine failed or the pipeline is closed; a `RecognizerError` where the
+                recognizer that was given failed.
         """
         start = perf_counter()
         self._check_open()
@@ -392,3 +385,37 @@ class Pipeline(Closing):
 
     def _in_color(self, frame: Picture) -> Picture:
         return frame if self._color == "bgr" else swap_colors(frame)
+
+
+def _check_complete(bundle: Bundle, recognizer: Reader | None) -> None:
+    """Refuses a bundle that lacks a network which nobody else has."""
+    manifest = bundle.manifest
+    holds = f"{bundle.folder} has the role {manifest.role!r} and holds no"
+    if "transfer" not in manifest.files:
+        raise BundleError(
+            f"{holds} transfer generator, which a Pipeline needs: name a bundle of the role full "
+            "or edge, or use Recognizer or Restorer alone"
+        )
+    if "recognizer" not in manifest.files and recognizer is None:
+        raise BundleError(
+            f"{holds} recognizer: name a bundle of the role full, or, in Python, give Pipeline "
+            "another's recognizer, or use Transfer alone"
+        )
+
+
+def _reader(recognizer: Recognizer | Reader, size: int) -> Reader:
+    if isinstance(recognizer, Recognizer):
+        own = recognizer.bundle.manifest.image_size
+        if own != size or recognizer.color != "bgr":
+            raise ConfigurationError(
+                f"recognizer reads {own}x{own} in {recognizer.color.upper()}: cartoons are given "
+                f"to it as {size}x{size} in BGR"
+            )
+        batch = recognizer.batch
+        return lambda cartoons: [read.probabilities for read in batch(cartoons)]
+    if not callable(recognizer) or iscoroutinefunction(recognizer):
+        raise ConfigurationError(
+            "recognizer must be a Recognizer, or a function that reads cartoons and is not async, "
+            f"not {recognizer!r:.80}"
+        )
+    return recognizer

@@ -23,7 +23,8 @@ class Timings:
         detect: finding the faces.
         align: cutting them out.
         transfer: making them cartoons, with all that surrounds both networks.
-        recognize: reading the label from the cartoons, in the engine.
+        recognize: reading the label from the cartoons, in the engine; or, of a pipeline that was
+            given a recognizer, until that one had answered.
         compose: setting the cartoons into the frame.
         total: the whole call.
         transfer_engine: what the engine itself took of `transfer`.

@@ -75,13 +75,14 @@ class Steadied:
     probabilities: dict[str, float]
 
     def after(self, before: Steadied | None, passed: float) -> Steadied:
-        """Averages the labels with those of the frames before.
+        """Averages the labels with those of the frames before, if these were the same labels.
 
         Args:
             before: of the last frame; None where this is the first.
             passed: seconds since then.
         """
-        if before is None:
+        # Who reads elsewhere may read another label all of a sudden, or say that nothing was read.
+        if before is None or before.probabilities.keys() != self.probabilities.keys():
             return self
         keep = math.exp(-passed / _LABEL_SECONDS)
         mixed = {
@@ -131,7 +132,8 @@ class VideoSession(ABC):
         Raises:
             PictureError: the frame has another type or shape.
             ConfigurationError: the time goes back, or is no finite number.
-            EngineError: the engine failed or the pipeline is closed.
+            EngineError: the engine failed or the pipeline is closed; a `RecognizerError` where the
+                recognizer that it was given failed.
         """
         captured = perf_counter()
         if not is_number(seconds):
@@ -159,7 +161,8 @@ class VideoSession(ABC):
 
         Raises:
             ConfigurationError: the frame is from before the last one.
-            EngineError: the engine failed or the pipeline is closed.
+            EngineError: the engine failed or the pipeline is closed; a `RecognizerError` where the
+                recognizer that it was given failed.
         """
 
     def _passed(self, stamp: FrameStamp) -> float:

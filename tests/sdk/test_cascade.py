@@ -5,7 +5,13 @@ import pytest
 
 from dtir_sdk import Recognizer, Transfer
 from dtir_sdk.cascade import Cascade
-from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
+from dtir_sdk.errors import (
+    BundleError,
+    ConfigurationError,
+    EngineError,
+    PictureError,
+    RecognizerError,
+)
 
 
 def crops(count: int) -> np.ndarray:
@@ -40,9 +46,9 @@ def test_cartoons_are_read_elsewhere(bundle, new_bundle):
 
     def ask(cartoons):
         asked.append(cartoons.copy())
-        probabilities = recognizer.probabilities(cartoons)
+        answers = [recognition.probabilities for recognition in recognizer.batch(cartoons)]
         cartoons[:] = 0  # whoever reads them has a copy
-        return probabilities
+        return answers
 
     with Recognizer(bundle, **options) as recognizer, Transfer(edge, **options) as transfer:
         cascade = Cascade(edge, recognizer=ask, **options)
@@ -61,10 +67,37 @@ def test_cartoons_are_read_elsewhere(bundle, new_bundle):
         cascade(crops(1))
 
 
-def test_a_recognizer_that_is_given_takes_the_place_of_the_bundles(bundle):
-    cascade = Cascade(bundle, recognizer=lambda cartoons: np.tile([0.25, 0.75], (len(cartoons), 1)))
-    assert [one.label for one in cascade(crops(40)).recognitions] == ["male"] * 40
+def test_a_recognizer_that_is_given_has_labels_of_its_own(bundle):
+    answer = {"old": 0.25, "young": 0.749}  # rounded on its way
+    cascade = Cascade(bundle, recognizer=lambda cartoons: [answer] * len(cartoons))
+    read = cascade(crops(40)).recognitions
+    assert [(one.label, one.confidence) for one in read] == [("young", 0.749)] * 40
+    assert read[0].probabilities == answer
     cascade.close()
+
+
+def test_answers_may_be_overwritten_later(bundle):
+    answers = [{"female": 0.0, "male": 0.0} for _ in range(40)]
+    sizes = []
+
+    def ask(cartoons):
+        sizes.append(len(cartoons))
+        for answer in answers:
+            answer.update(female=float(len(sizes) == 1), male=float(len(sizes) > 1))
+        return answers[: len(cartoons)]
+
+    cascade = Cascade(bundle, recognizer=ask)
+    labels = [one.label for one in cascade(crops(40)).recognitions]
+    assert len(sizes) > 1
+    assert labels == ["female"] * sizes[0] + ["male"] * (40 - sizes[0])
+    cascade.close()
+
+
+def test_closing_does_not_wait_for_an_answer(bundle):
+    cascade = Cascade(bundle, recognizer=lambda _: cascade.close() or [{"a": 1.0}])
+    assert cascade(crops(1)).recognitions[0].label == "a"
+    with pytest.raises(EngineError, match=r"after close\(\)"):
+        cascade(crops(1))
 
 
 def no_answer(_):
@@ -74,17 +107,20 @@ def no_answer(_):
 @pytest.mark.parametrize(
     ("recognizer", "said"),
     [
-        (no_answer, r"failed on 2 cartoons: .*refused"),
-        (lambda _: np.zeros((2, 3)), r"an array of \[2, 3\] for 2 cartoons: it must give \[2, 2\]"),
-        (lambda _: None, r"an array of \[\]"),
-        (lambda _: [["a", "b"]], "failed on 2 cartoons"),
-        (lambda _: np.full((2, 2), np.nan), "no probabilities"),
-        (lambda _: np.full((2, 2), 1.5), "no probabilities"),
+        (no_answer, r"failed on a batch of 2: connection refused"),
+        (lambda _: None, "failed on a batch of 2: .*not iterable"),
+        (lambda _: np.zeros((2, 2)), "failed on a batch of 2: .*no attribute 'items'"),
+        (lambda _: [{"a": "much"}] * 2, "failed on a batch of 2: could not convert"),
+        (lambda _: [{"a": 1.0}], "gave 1 answers for a batch of 2"),
+        (lambda _: [{}] * 2, "no probabilities of labels"),
+        (lambda _: [{"a": np.nan, "b": 1.0}] * 2, "no probabilities of labels"),
+        (lambda _: [{"a": 0.5, "b": 0.4}] * 2, "no probabilities of labels"),
+        (lambda _: [{"a": 1.5, "b": -0.5}] * 2, "no probabilities of labels"),
     ],
 )
 def test_a_recognizer_that_fails_is_told_of(bundle, recognizer, said):
     cascade = Cascade(bundle, recognizer=recognizer)
-    with pytest.raises(EngineError, match=said):
+    with pytest.raises(RecognizerError, match=said):
         cascade(crops(2))
     cascade.close()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -12,7 +13,13 @@ import numpy as np
 import pytest
 
 from dtir_sdk import Pipeline, Recognizer
-from dtir_sdk.errors import BundleError, ConfigurationError, EngineError, PictureError
+from dtir_sdk.errors import (
+    BundleError,
+    ConfigurationError,
+    EngineError,
+    PictureError,
+    RecognizerError,
+)
 from dtir_sdk.faces import alignment, crop_face
 from dtir_sdk.pictures import write_picture
 
@@ -154,9 +161,11 @@ def test_wrong_frames(pipeline, frame):
         pipeline(frame)
 
 
-@pytest.mark.parametrize("role", ["edge", "cloud", "authority"])
-def test_bundle_of_one_party(new_bundle, role):
-    with pytest.raises(BundleError, match=f"has the role '{role}'"):
+@pytest.mark.parametrize(
+    ("role", "lacks"), [("edge", "recognizer"), ("cloud", "transfer"), ("authority", "transfer")]
+)
+def test_bundle_of_one_party(new_bundle, role, lacks):
+    with pytest.raises(BundleError, match=f"has the role '{role}' and holds no {lacks}"):
         Pipeline(new_bundle(role).folder)
 
 
@@ -168,9 +177,7 @@ def test_an_edge_asks_another_for_the_labels(bundle, new_bundle, portrait, color
         expected = whole(frame)
     with (
         Recognizer(new_bundle("cloud"), **options) as cloud,
-        Pipeline(
-            new_bundle("edge"), color=color, recognizer=cloud.probabilities, **options
-        ) as edge,
+        Pipeline(new_bundle("edge"), color=color, recognizer=cloud, **options) as edge,
     ):
         result = edge(frame)
         (followed,) = edge.video()(frame, 0.0).faces
@@ -187,19 +194,63 @@ def test_an_edge_without_an_answer_shows_nothing(new_bundle, portrait):
         raise TimeoutError("timed out")
 
     with Pipeline(new_bundle("edge"), recognizer=cloud) as edge:
-        with pytest.raises(EngineError, match="1 cartoons: timed out"):
+        with pytest.raises(RecognizerError, match="batch of 1: timed out") as raised:
             edge(portrait)
-        with (
-            edge.stream([portrait] * 2) as stream,
-            pytest.raises(EngineError, match="the recognizer that was given"),
-        ):
+        assert isinstance(raised.value.__cause__, TimeoutError)
+        with edge.stream([portrait] * 2) as stream, pytest.raises(RecognizerError):
             next(stream)
 
 
-def test_what_is_no_recognizer(new_bundle):
-    with pytest.raises(ConfigurationError, match="recognizer must be a function"):
-        Pipeline(new_bundle("edge"), recognizer="http://127.0.0.1:8000")
-    with pytest.raises(BundleError, match="has the role 'cloud'"):
+def test_who_reads_may_change_the_labels(new_bundle, portrait):
+    answers = iter([{"female": 0.1, "male": 0.9}, {"not read": 1.0}, {"male": 0.6, "female": 0.4}])
+    with Pipeline(new_bundle("edge"), recognizer=lambda _: [next(answers)]) as edge:
+        session = edge.video()
+        read = [session(portrait, seconds).faces[0] for seconds in (0.0, 0.04, 0.08)]
+    assert [(face.label, face.confidence) for face in read] == [
+        ("male", 0.9),
+        ("not read", 1.0),
+        ("male", 0.6),
+    ]
+
+
+@pytest.mark.parametrize("ended_by", ["pipeline", "stream", "run"])
+def test_a_recognizer_may_end_what_it_reads_for(new_bundle, portrait, ended_by):
+    def give_up(_):
+        if ended_by == "pipeline":
+            edge.close()
+        elif ended_by == "stream":
+            live.close()
+        else:
+            run.stop()
+        return [{"male": 1.0}]
+
+    with Pipeline(new_bundle("edge"), recognizer=give_up) as edge:
+        if ended_by == "run":
+            with edge.live([portrait] * 3, lambda _: None) as run:
+                run.join()
+        else:
+            with (
+                edge.stream([portrait] * 3) as live,
+                contextlib.suppress(EngineError),
+            ):
+                list(live)
+
+
+async def nothing_yet(cartoons):
+    return cartoons
+
+
+def test_what_is_no_recognizer(bundle, new_bundle):
+    edge = new_bundle("edge")
+    for wrong in ("http://127.0.0.1:8000", nothing_yet):
+        with pytest.raises(ConfigurationError, match="recognizer must be a Recognizer"):
+            Pipeline(edge, recognizer=wrong)
+    with (
+        Recognizer(bundle, color="rgb") as recognizer,
+        pytest.raises(ConfigurationError, match=r"reads 32x32 in RGB: .* as 32x32 in BGR"),
+    ):
+        Pipeline(edge, recognizer=recognizer)
+    with pytest.raises(BundleError, match="has the role 'cloud' and holds no transfer"):
         Pipeline(new_bundle("cloud"), recognizer=lambda cartoons: cartoons)
 
 
