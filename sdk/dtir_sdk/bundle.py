@@ -36,8 +36,8 @@ class Bundle:
             path: the bundle's folder; None is the one that comes with dtir.
 
         Raises:
-            BundleError: it is missing, wrongly built, newer than this version, or holds more
-                than its party may hold.
+            BundleError: it is missing, wrongly built, newer than this version, or its manifest
+                names more than its party may hold. Other files in its folder are not looked at.
 
         Examples:
             >>> Bundle.open("no/such/folder")

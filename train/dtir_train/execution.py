@@ -18,7 +18,7 @@ class Execution:
         device: where to train; "auto" takes CUDA where there is a GPU.
         processes: to start on this machine, each with a share of the batch; to be left out under
             torchrun, which starts them itself.
-        timeout: seconds to wait for another process before the run is given up.
+        timeout: seconds, 1 to 86,400, to wait for another process before the run is given up.
         compiled: compile the networks with torch.compile, which needs a C++ compiler.
         cuda_graph: capture a step as a CUDA graph and launch it at once, where launching its
             kernels one by one takes longer than they do: on fast GPUs. Not with several processes,
@@ -26,6 +26,9 @@ class Execution:
         log_every: steps between two lines of metrics.
         save_every: steps between two checkpoints.
         validate_every: steps between two looks at the validation split and sample grids.
+
+    Raises:
+        ConfigurationError: where a number is out of its range.
     """
 
     device: Device = "auto"

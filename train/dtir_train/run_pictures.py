@@ -30,12 +30,12 @@ class RunPictures:
     """What a run is given to see.
 
     Attributes:
-        secret: the training pictures of the secret domain.
+        secret: the training pictures of the secret domain, those without labels too.
         batches: to train on.
         labels: names of the classes.
         held_out: the validation split; None where nothing is held out.
         digest: SHA-256 of the training pictures' names and labels, in hexadecimal.
-        remarks: lines on pictures that are left out, and on classes without any.
+        remarks: lines on pictures that are left out or generated, and on classes without any.
     """
 
     secret: Pictures

@@ -106,6 +106,7 @@ def dry_run(configuration: Configuration, folder: Path, execution: Execution) ->
             cannot be used.
         DataError: where the data cannot be used.
         OutputError: where the folder cannot be written.
+        SystemExit: where one of several processes that this one started has failed.
     """
     if _launches(configuration, execution):
         return []
