@@ -8,7 +8,6 @@ Writes crop_and_paste.json and crop_and_paste.md. Needs dtir_ext: `pip install .
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tyro
-from command import FAILED, one_line_errors
+from command import PeerError, one_line_errors
 from conditions import write_report
 from interleaved import Call, Spread, measure, spread
 from numpy.typing import NDArray
@@ -29,14 +28,6 @@ from dtir_sdk.faces import crop_face_with_opencv, paste_face_with_opencv
 from dtir_sdk.files import check_writable
 from dtir_sdk.pictures import read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
-
-try:
-    import dtir_ext
-except ModuleNotFoundError:
-    print(
-        "crop_and_paste: error: dtir_ext is not installed: pip install ./cpp_ext", file=sys.stderr
-    )
-    sys.exit(FAILED)
 
 OPERATIONS = ("crop", "paste", "crop and paste")
 FRAMES = ((640, 480), (1920, 1080))
@@ -88,7 +79,14 @@ def gains(rounds: int) -> list[Gain]:
 
     Args:
         rounds: how many, of two calls each.
+
+    Raises:
+        PeerError: dtir_ext is not installed.
     """
+    try:
+        import dtir_ext
+    except ModuleNotFoundError as error:
+        raise PeerError("dtir_ext is not installed: pip install ./cpp_ext") from error
     portrait = read_picture(SAMPLE_PORTRAIT)
     places = list(product(FRAMES, FACES))
     turns = {}
