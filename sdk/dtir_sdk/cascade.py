@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from time import perf_counter
 
 import numpy as np
@@ -136,8 +135,7 @@ def _recognition(probabilities: dict[str, float]) -> Recognition:
             "the recognizer that was given gave no probabilities of labels, which are 0 or more, "
             f"and 1 in all: {str(probabilities)[:80]}"
         )
-    label = max(probabilities, key=probabilities.__getitem__)
-    return Recognition(label, probabilities[label], probabilities)
+    return Recognition.likeliest(probabilities)
 
 
 class Cascade:
@@ -231,7 +229,7 @@ class Cascade:
         parts = [self._networks(crops[start : start + self._largest]) for start in starts]
         return Cascaded(
             np.concatenate([part.cartoons for part in parts]),
-            tuple(chain.from_iterable(part.recognitions for part in parts)),
+            tuple(recognition for part in parts for recognition in part.recognitions),
             sum(part.transfer_engine for part in parts),
             sum(part.recognizer_engine for part in parts),
         )

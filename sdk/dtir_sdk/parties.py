@@ -47,9 +47,17 @@ class Recognition:
             labels: the K labels.
         """
         # A list is quicker than NumPy for so few, the more so after a network has run.
-        values = row.tolist()
-        most = max(values)
-        return cls(labels[values.index(most)], most, dict(zip(labels, values, strict=True)))
+        return cls.likeliest(dict(zip(labels, row.tolist(), strict=True)))
+
+    @classmethod
+    def likeliest(cls, probabilities: dict[str, float]) -> Self:
+        """Takes the likeliest label; of several, the first.
+
+        Args:
+            probabilities: every label's.
+        """
+        label = max(probabilities, key=probabilities.__getitem__)
+        return cls(label, probabilities[label], probabilities)
 
 
 class _Party(Closing):
