@@ -117,6 +117,7 @@ def quantize(graph: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collec
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
+    _leave_others_unrounded(quantized.graph, chosen)
     # The library signs with its own name, and asks for its own operators, of which none is used.
     quantized.producer_name, quantized.producer_version = (
         graph.producer_name,
@@ -126,6 +127,22 @@ def quantize(graph: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collec
     quantized.opset_import.extend(graph.opset_import)
     onnx.checker.check_model(quantized, full_check=True)
     return bytes(quantized.SerializeToString())
+
+
+def _leave_others_unrounded(graph: onnx.GraphProto, chosen: Collection[str]) -> None:
+    """Gives back what was to be rounded to all but the chosen layers: the library rounds it for
+    whoever reads it, short cuts past a residual block and layers kept in FP32 too.
+    """
+    rounded = {node.output[0]: node for node in graph.node if node.op_type == "QuantizeLinear"}
+    unrounded = {
+        node.output[0]: rounded[node.input[0]].input[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in rounded
+    }
+    for node in graph.node:
+        if node.name not in chosen:
+            for place, tensor in enumerate(node.input):
+                node.input[place] = unrounded.get(tensor, tensor)
 
 
 def _session(data: bytes) -> onnxruntime.InferenceSession:

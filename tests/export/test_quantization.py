@@ -118,6 +118,25 @@ def test_only_chosen_layers(transfer: onnx.ModelProto, ranges: dict[str, float])
     assert quantize(transfer, ranges, ()) == transfer.SerializeToString()
 
 
+@pytest.mark.parametrize("model", ["transfer", "recognizer", "restorer"])
+def test_what_others_read_is_not_rounded(
+    model: str, graphs: dict[str, bytes], photos: np.ndarray
+) -> None:
+    # The short cut past a block reads what the block's first convolution reads, and so may a layer
+    # that stays in FP32.
+    plain = onnx.load_from_string(graphs[model])
+    names, found = layers(plain), calibrate(plain, photos, Narrator(), "")
+    for chosen in (names, names[::2]):
+        graph = onnx.load_from_string(quantize(plain, found, chosen)).graph
+        constants = {tensor.name for tensor in graph.initializer}
+        rounded = {
+            node.output[0]
+            for node in graph.node
+            if node.op_type == "DequantizeLinear" and node.input[0] not in constants
+        }
+        assert {node.name for node in graph.node if rounded & set(node.input)} == set(chosen)
+
+
 def test_the_library_is_silent(
     transfer: onnx.ModelProto,
     photos: np.ndarray,
