@@ -94,6 +94,9 @@ VARIANTS: Mapping[str, Variant] = {
         "detail past the residual blocks", networks={"skip_connections": True}
     ),
     "similarity": Variant("1 - SSIM of the restored photo, weight 10", {"similarity_weight": 10.0}),
+    "coarse": Variant(
+        "restored photos made 4 and 16 times as small, weight 20", {"coarse_weight": 20.0}
+    ),
     "jpeg": Variant(
         "cartoons sent as JPEG of quality 50 to 95", {"jpeg_quality": 50, "jpeg_quality_to": 95}
     ),

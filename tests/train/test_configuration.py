@@ -71,6 +71,7 @@ configurations = st.builds(
         adversarial_weight=weights,
         recognition_weight=weights,
         restoration_weight=weights,
+        coarse_weight=weights,
         similarity_weight=weights,
         average=shares,
         round_to_bytes=st.booleans(),

@@ -11,6 +11,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from dtir_train.configuration import Recipe
 from dtir_train.datasets import UNLABELLED
 from dtir_train.losses import (
+    coarse_difference,
     discriminator_loss,
     dissimilarity_loss,
     feature_difference,
@@ -150,6 +151,37 @@ def test_the_similarity_of_restored_photos(outputs):
     other.dissimilarity.backward()
     assert inverted.grad is not None
     assert float(inverted.grad.abs().sum()) > 0
+
+
+def test_coarse_differences_are_those_of_shades_and_not_of_detail(outputs):
+    random = torch.Generator().manual_seed(0)
+    photos = torch.rand(2, 3, 32, 32, generator=random)
+    checks = (torch.arange(32)[:, None] + torch.arange(32)) % 2 * 0.2 - 0.1
+    assert float(coarse_difference(photos + checks, photos)) == pytest.approx(0, abs=1e-6)
+    assert float(coarse_difference(photos - 0.3, photos)) == pytest.approx(0.3, rel=1e-5)
+    # Squares of 4 that are told apart, and lost in squares of 16.
+    squares = checks[:8, :8].repeat_interleave(4, 0).repeat_interleave(4, 1)
+    assert float(coarse_difference(photos + squares, photos)) == pytest.approx(0.05, rel=1e-4)
+    darker = (photos - 0.3).requires_grad_()
+    recipe = replace(RECIPE, coarse_weight=7.0)
+    losses = generator_losses(**(outputs | {"photos": photos, "restored": darker}), recipe=recipe)
+    parts = 2 * 1.0 + 3 * RECOGNITION + 5 * 0.3
+    assert float(losses.total.detach()) == pytest.approx(parts + 7 * 0.3, rel=1e-5)
+    losses.coarse.backward()
+    assert darker.grad is not None
+    assert bool((darker.grad != 0).all())
+
+
+@pytest.mark.parametrize("side", [1, 2, 12, 20, 36])
+def test_coarse_differences_count_every_pixel(side):
+    photos = torch.zeros(1, 3, side, side, requires_grad=True)
+    coarse_difference(photos, torch.ones(1, 3, side, side)).backward()
+    assert photos.grad is not None
+    assert bool((photos.grad < 0).all())
+
+
+def test_without_a_weight_the_coarse_difference_is_left_out(outputs):
+    assert float(generator_losses(**outputs, recipe=RECIPE).coarse) == 0
 
 
 def test_the_total_has_a_gradient_for_all_that_the_networks_put_out(outputs):

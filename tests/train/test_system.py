@@ -58,6 +58,7 @@ def test_a_step_trains_all_four_networks(small):
         recipe.adversarial_weight * metrics.adversarial
         + recipe.recognition_weight * metrics.recognition
         + recipe.restoration_weight * metrics.restoration
+        + recipe.coarse_weight * metrics.coarse
         + recipe.similarity_weight * metrics.dissimilarity
     )
     assert float(metrics.total) == pytest.approx(float(total), rel=1e-5)

@@ -77,8 +77,8 @@ def test_a_run_leaves_everything_in_its_folder(small, tmp_path):
     load_trained(run)
     with (run / METRICS_NAME).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    losses = ["discriminator", "adversarial", "recognition", "restoration", "dissimilarity"]
-    losses += ["total", "accuracy"]
+    losses = ["discriminator", "adversarial", "recognition", "restoration"]
+    losses += ["coarse", "dissimilarity", "total", "accuracy"]
     losses += [f"teacher_{what}" for what in ("features", "cartoons", "answers", "restored")]
     measured = ["validation_accuracy", "validation_psnr"]
     assert list(rows[0]) == ["step", *losses, *measured]
@@ -243,6 +243,7 @@ def test_a_run_of_another_recipe_goes_on_exactly(small, tmp_path, monkeypatch, s
         average=0.0,
         jpeg_quality=80,
         adversarial_loss="cross-entropy",
+        coarse_weight=5.0,
         similarity_weight=10.0,
     )
     fit(configuration, tmp_path / "whole", OFTEN)

@@ -172,8 +172,9 @@ class Recipe:
         adversarial_weight: of the adversarial loss in the generators' total.
         recognition_weight: of the recognition loss.
         restoration_weight: of the restoration loss.
-        similarity_weight: of the dissimilarity, 1 - SSIM, that is added to the paper's three
-            losses; 0 leaves it out.
+        coarse_weight: of the difference of photo and restored photo made 4 and 16 times as small,
+            that is added to the paper's three losses; 0 leaves it out.
+        similarity_weight: of the dissimilarity, 1 - SSIM, that is added likewise.
         average: decay of the averaged weights (EMA), in [0, 1); 0 turns averaging off.
         round_to_bytes: round cartoons to bytes before the recognizer and the restore generator.
         jpeg_quality: also send cartoons through JPEG of this quality, 1 to 100; None does not.
@@ -196,6 +197,7 @@ class Recipe:
     adversarial_weight: float = 1.0
     recognition_weight: float = 1.0
     restoration_weight: float = 10.0
+    coarse_weight: float = 0.0
     similarity_weight: float = 0.0
     average: float = 0.999
     round_to_bytes: bool = True

@@ -53,6 +53,7 @@ class StepMetrics:
         adversarial: the transfer generator's adversarial loss.
         recognition: cross-entropy of the labels, mean over all pictures of the batch.
         restoration: mean absolute difference, pictures in [-1, 1].
+        coarse: difference of photo and restored photo made small; 0 where the recipe leaves it out.
         dissimilarity: 1 - SSIM of photo and restored photo; 0 where the recipe leaves it out.
         total: weighted sum of the generators' losses, and of those of the distillation.
         labelled: share of the pictures that have a label.
@@ -68,6 +69,7 @@ class StepMetrics:
     adversarial: Tensor
     recognition: Tensor
     restoration: Tensor
+    coarse: Tensor
     dissimilarity: Tensor
     total: Tensor
     labelled: Tensor
@@ -192,6 +194,7 @@ class System:
             losses.adversarial.detach(),
             losses.recognition.detach(),
             losses.restoration.detach(),
+            losses.coarse.detach(),
             losses.dissimilarity.detach(),
             total.detach(),
             (labels != UNLABELLED).float().mean(),
