@@ -124,9 +124,13 @@ def _trained_on(configuration: Configuration, told: set[Path]) -> Iterator[Train
     domains: dict[str, Domain] = dict.fromkeys((*data.secret, *data.unlabelled), "secret")
     for source in data.target:
         domains.setdefault(source, "target")
+    # A relabelled run reads no labels: its photos fill the place of the target pictures too.
+    relabelled = configuration.teacher is not None and data.target == data.secret
+    labelled = () if relabelled else data.secret
     for source, domain in domains.items():
         if _is_new(Path(source), told):
-            yield _described(source, domain, data)
+            attribute = data.attribute if source in labelled else None
+            yield _described(source, domain, attribute, data)
     for system in (configuration.start_from, configuration.teacher):
         if system is not None and _is_new(Path(system), told):
             yield from _trained_on_before(Path(system), told)
@@ -152,14 +156,14 @@ def _trained_on_before(path: Path, told: set[Path]) -> Iterator[TrainingData]:
         yield TrainingData(f"what {path.name} was trained on (not known)", _NOT_STATED, 0)
 
 
-def _described(source: str, domain: Domain, data: Data) -> TrainingData:
+def _described(source: str, domain: Domain, attribute: str | None, data: Data) -> TrainingData:
     if source == GENERATED:
         drawn = generated_count(data, "train")
         return TrainingData("pictures drawn by dtir", "none needed", drawn)
     # A folder's name need not be text, and the manifest is.
     name = os.fsencode(Path(source).resolve().name or source).decode(errors="replace")
     try:
-        entries = open_source(Path(source), None, domain).entries
+        entries = open_source(Path(source), attribute, domain).entries
     except DataError:
         # The run may have been trained on another machine.
         return TrainingData(f"{name} (number of pictures not known)", _NOT_STATED, 0)

@@ -70,6 +70,31 @@ def test_default_counts_the_pictures_that_training_takes(
         assert folder_counted.pictures + drawn.pictures == total
 
 
+def test_default_does_not_count_what_labels_leave_out(
+    networks: TrainedNetworks, tmp_path: Path
+) -> None:
+    """Pictures beside class folders, and below them, which a relabelled run was taught on."""
+    names = [f"{shape}/{number}.png" for shape in ("disc", "square") for number in range(20)]
+    beside = [f"{number}.png" for number in range(50)] + [f"disc/more/{n}.png" for n in range(50)]
+    for name in names + beside:
+        (tmp_path / "faces" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "faces" / name).touch()
+    faces = (str(tmp_path / "faces"),)
+    own = networks.configuration
+    for teacher, target, attribute in (
+        (None, ("generated",), "shape"),
+        # `fit-recognizer` fills the target's place, too.
+        (None, faces, "shape"),
+        ("/gone/teacher", faces, None),
+    ):
+        data = dataclasses.replace(own.data, secret=faces, target=target, attribute="shape")
+        configuration = dataclasses.replace(own, data=data, teacher=teacher)
+        card = model_card(dataclasses.replace(networks, configuration=configuration), None)
+        entries = open_source(tmp_path / "faces", attribute).entries
+        assert card.training_data[0].pictures == len(entries_of(entries, data, "train"))
+        assert (card.training_data[0].pictures > 40) == (attribute is None)
+
+
 def write_run(folder: Path, configuration: Configuration) -> Path:
     write_configuration(folder, configuration)
     return folder

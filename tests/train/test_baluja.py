@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning_fabric.accelerators import MPSAccelerator
 from torch import Tensor
 
 from dtir_sdk.errors import ConfigurationError
+from dtir_train.arithmetic import best_device
 from dtir_train.baluja import HidingNetworks, HidingRecipe, hide_and_restore, train_hiding
 
 
@@ -40,6 +42,12 @@ def test_the_same_seed_gives_the_same_networks():
     one, same, other = (train_hiding(pairs, recipe, "hiding", seed) for seed in (0, 0, 1))
     assert torch.equal(one.reveal.joined.weight, same.reveal.joined.weight)
     assert not torch.equal(one.reveal.joined.weight, other.reveal.joined.weight)
+
+
+def test_they_are_trained_where_all_else_is(monkeypatch):
+    monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: True))
+    network = train_hiding(pairs, HidingRecipe(filters=1, steps=1, crop=8), "hiding")
+    assert network.reveal.joined.weight.device.type == best_device().type
 
 
 @pytest.mark.parametrize(("crop", "side"), [(8, 8), (0, 16), (16, 16), (99, 16)])

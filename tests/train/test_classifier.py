@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from lightning_fabric.accelerators import MPSAccelerator
 
 from dtir_sdk.errors import TrainingError
+from dtir_train.arithmetic import best_device
 from dtir_train.classifier import predict, train_classifier
 from dtir_train.configuration import PRESETS, Networks
 from dtir_train.networks import Recognizer
@@ -44,6 +46,12 @@ def test_the_same_seed_gives_the_same_classifier():
     one, same, other = train(4), train(4), train(4, seed=1)
     assert torch.equal(one.fc.weight, same.fc.weight)
     assert not torch.equal(one.fc.weight, other.fc.weight)
+
+
+def test_all_is_trained_where_the_rest_is(monkeypatch):
+    """Lightning would take an Apple GPU before the CPU, on which its pictures and teacher are."""
+    monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: True))
+    assert train(1).fc.weight.device.type == best_device().type
 
 
 def test_weights_that_are_not_finite_are_no_classifier(tmp_path):

@@ -194,16 +194,32 @@ def test_photos_need_no_labels(system, teacher, tmp_path):
     ]
 
 
-def test_a_bundle_can_be_given_another_label(system, teacher, tmp_path):
+def test_a_bundle_can_be_given_another_label(system, teacher, tmp_path, capsys):
+    """What its cartoons are sent through, and that nothing is mirrored, it does not say itself."""
     trained = load_trained(system)
     folder = as_bundle(system, tmp_path / "bundle")
     options = [f"--system={folder}", "--epochs=1", "--limit=64", "--no-align", "--seed=3"]
+    channel = ["--jpeg-quality=10", "--jpeg-quality-to=20", "--no-flip"]
     command = ["relabel", str(tmp_path / "run"), "--secret", "generated"]
-    main([*command, "--teacher", str(teacher), *options])
+    main([*command, "--teacher", str(teacher), *options, *channel])
     made = load_trained(tmp_path / "run")
     assert (made.labels, made.configuration.seed) == (load_recognizer(teacher).labels, 3)
+    recipe = made.configuration.recipe
+    assert (recipe.jpeg_quality, recipe.jpeg_quality_to) == (10, 20)
+    assert not made.configuration.data.flip
     pictures = torch.rand(2, 3, 32, 32) * 2 - 1
     assert torch.allclose(made.transfer(pictures), trained.transfer(pictures), atol=1e-4)
+    assert "does not say" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_bundle_whose_channel_is_not_named_is_told(system, teacher, tmp_path, capsys):
+    folder = as_bundle(system, tmp_path / "bundle")
+    told = f"{folder}: a bundle does not say what it was trained with: no JPEG without --jpeg-qual"
+    for path, expected in ((folder, True), (system, False)):
+        with pytest.raises(DataError, match="nowhere: no such folder"):
+            relabel(("nowhere",), teacher, run=tmp_path / "run", system=path, align=False)
+        assert (told in capsys.readouterr().out) == expected
 
 
 def test_the_same_seed_gives_the_same_recognizer(system, teacher, tmp_path, same):
@@ -251,6 +267,7 @@ def no_training(monkeypatch) -> None:
         ({"epochs": 0}, ConfigurationError, "epochs is 0"),
         ({"limit": 0}, ConfigurationError, "limit is 0"),
         ({"jitter": 2}, ConfigurationError, "jitter is 2"),
+        ({"jpeg_quality_to": 20}, ConfigurationError, "jpeg_quality_to is 20: it must be from"),
         ({"secret": ()}, ConfigurationError, "at least one source"),
         ({"secret": ("nowhere",)}, DataError, "nowhere: no such folder"),
         ({"system": None}, ConfigurationError, "reads 32x32 pixels, .* draws 128x128: choose"),

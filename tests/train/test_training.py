@@ -6,7 +6,8 @@ import os
 import random
 import signal
 import time
-from dataclasses import replace
+from collections import Counter
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from dtir_sdk.errors import ConfigurationError, DataError, OutputError, Training
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_sdk.stopping import Terminated
 from dtir_train import building
+from dtir_train.captured import WARM_UP
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     load_checkpoint,
@@ -36,7 +38,7 @@ from dtir_train.run_folder import (
     write_configuration,
 )
 from dtir_train.similarity import structural_similarity
-from dtir_train.system import System
+from dtir_train.system import StepMetrics, System
 from dtir_train.training import dry_run, fit, resume
 
 OFTEN = Execution(device="cpu", log_every=1, save_every=2, validate_every=3)
@@ -594,6 +596,55 @@ def test_the_gradient_penalty_is_logged_wherever_there_was_one(small, tmp_path):
         logged = [row for row in csv.DictReader(file) if row["total"]]
     assert logged
     assert all(float(row["penalty"]) > 0 for row in logged)
+
+
+def test_a_resumed_run_logs_the_gradient_penalty_from_before_it_was_stopped(
+    small, tmp_path, monkeypatch
+):
+    # A penalty in the steps 1, 5 and 9, lines at 3, 6, 9 and 10, a checkpoint at 5.
+    penalised = small(
+        data={"validation": 0.0},
+        batch_size=2,
+        epochs=10 / 256,
+        gradient_penalty=1.0,
+        penalty_every=4,
+    )
+    seldom = replace(OFTEN, log_every=3, save_every=5, validate_every=100)
+    fit(penalised, tmp_path / "whole", seldom)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 6, Killed())
+        with pytest.raises(Killed):
+            fit(penalised, tmp_path / "run", seldom)
+    resume(tmp_path / "run", seldom)
+    whole, run = ((tmp_path / name / METRICS_NAME).read_text() for name in ("whole", "run"))
+    assert run == whole
+    assert [bool(row["penalty"]) for row in csv.DictReader(whole.splitlines())] == [
+        *[True] * 3,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("penalty_every", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("gradient_penalty", [0.0, 1.0])
+def test_a_dry_run_captures_each_kind_of_step(
+    small, tmp_path, monkeypatch, penalty_every, gradient_penalty
+):
+    kinds = Counter()
+
+    def counted(system, *_, **__):
+        penalised = gradient_penalty > 0 and system.step % penalty_every == 0
+        kinds[penalised] += 1
+        system.step += 1
+        return StepMetrics(*[torch.zeros(())] * len(fields(StepMetrics)))
+
+    # A graph needs a GPU.
+    monkeypatch.setattr("dtir_train.training.System", lambda *made: System(*made[:-1]))
+    monkeypatch.setattr(System, "train_step", counted)
+    monkeypatch.setattr(System, "parameters_without_gradient", lambda _: [])
+    recipe = {"gradient_penalty": gradient_penalty, "penalty_every": penalty_every}
+    dry_run(small(steps=1, **recipe), tmp_path / "run", replace(OFTEN, cuda_graph=True))
+    assert len(kinds) == (2 if gradient_penalty and penalty_every > 1 else 1)
+    assert min(kinds.values()) > WARM_UP
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -20,7 +20,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dtir_train.arithmetic import arithmetic
+from dtir_train.arithmetic import arithmetic, best_device
 from dtir_train.channel import from_bytes, send, to_bytes
 from dtir_train.configuration import check_amount
 
@@ -142,7 +142,7 @@ def train_hiding(
     Returns:
         The networks, float32, in eval mode, where they were trained.
     """
-    fabric = Fabric(precision=arithmetic(), devices=1)
+    fabric = Fabric(accelerator=best_device().type, precision=arithmetic(), devices=1)
     torch.manual_seed(seed)
     plain = HidingNetworks(recipe.filters)
     _initialise(plain)

@@ -44,6 +44,7 @@ class Checkpoint:
         tensors: group ("transfer", "averaged/transfer", "optimizer/transfer", ...) to name to
             tensor, on the CPU.
         pictures: SHA-256 of the training pictures' names and labels; None where it was not noted.
+        penalty: the last gradient penalty that is not in the metrics yet; None where all are.
     """
 
     configuration: Configuration
@@ -51,6 +52,7 @@ class Checkpoint:
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
     pictures: str | None = None
+    penalty: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     }
     if checkpoint.pictures is not None:
         metadata["pictures"] = checkpoint.pictures
+    if checkpoint.penalty is not None:
+        metadata["penalty"] = repr(checkpoint.penalty)
     metadata["sha256"] = _sha256(tensors, metadata)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -167,6 +171,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         configuration = Configuration.from_json(json.loads(metadata["configuration"]), path)
         labels = tuple(str(label) for label in json.loads(metadata["labels"]))
         step = int(metadata["step"])
+        penalty = float(metadata["penalty"]) if "penalty" in metadata else None
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"{path}: broken metadata ({error})") from error
     if folder is not None and (folder / CONFIGURATION_NAME).exists():
@@ -175,7 +180,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     for key, tensor in stored.items():
         group, _, name = key.rpartition("/")
         tensors.setdefault(group, {})[name] = tensor
-    return Checkpoint(configuration, labels, step, tensors, metadata.get("pictures"))
+    return Checkpoint(configuration, labels, step, tensors, metadata.get("pictures"), penalty)
 
 
 def _check_configuration(configuration: Configuration, folder: Path) -> None:

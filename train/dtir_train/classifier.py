@@ -85,7 +85,7 @@ def train_classifier(
         OutputError: where it cannot be kept.
         TrainingError: where it learned to no end: its weights are not finite.
     """
-    fabric = Fabric(precision=arithmetic(), devices=1)
+    fabric = Fabric(accelerator=best_device().type, precision=arithmetic(), devices=1)
     torch.manual_seed(seed)
     plain = build_recognizer(networks, outputs)
     initialise(plain)

@@ -91,7 +91,7 @@ class Data:
         target: sources of target pictures: a folder of pictures, a `labels.csv` folder or zip,
             or `generated`.
         attribute: column of the label to recognise, in any case ("male" finds "Male"), or
-            `identity`.
+            `identity`. Where it holds -1 and 1 alone, -1 is read as 0, which others write for it.
         labels: names of the classes in the order of their values; None takes the data's own.
         align: find each face and cut it out as the SDK does; off for pictures that are not faces,
             each of which is taken as a whole, as the SDK then does by the exported bundle.

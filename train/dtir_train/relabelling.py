@@ -46,6 +46,9 @@ def relabel(
     epochs: float = 10,
     jitter: float = 0.1,
     align: bool = True,
+    flip: bool = True,
+    jpeg_quality: int | None = None,
+    jpeg_quality_to: int | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> None:
@@ -58,6 +61,7 @@ def relabel(
     trained with, what a recognizer of photos makes of the photo: photos without labels will do,
     the more the better. What comes out is exported (`dtir-export FOLDER`) and measured
     (`dtir-train evaluate table-2 FOLDER --recognizer TEACHER`) as a run of `dtir-train fit` is.
+    A bundle does not say its channel, which is then to be named.
 
     A system that reads the teacher's labels already can be taught more of them, on more photos
     than it was trained on: `--start-from system`.
@@ -75,6 +79,11 @@ def relabel(
         jitter: largest random shift and zoom of the photos as a share of the side, and half of it
             as rotation in radians.
         align: find and cut out faces; off for pictures that are not faces.
+        flip: mirror half of the photos, unless the system's run or the teacher's did not; off where
+            left and right differ, as of letters.
+        jpeg_quality: send cartoons through JPEG of this quality, 1 to 100; by default as the
+            system's run did, and not at all for a bundle.
+        jpeg_quality_to: with it, draw the quality of each step from `jpeg_quality` up to this.
         limit: use at most this many pictures of each source.
         seed: of batches and variation.
 
@@ -119,19 +128,24 @@ def relabel(
         labels=taught.configuration.data.labels,
         align=align and cut,
         # Neither was shown mirrored pictures where one was not.
-        flip=taught.configuration.data.flip and kept.configuration.data.flip,
+        flip=flip and taught.configuration.data.flip and kept.configuration.data.flip,
         jitter=jitter,
         limit=limit,
     )
-    channel = kept.configuration.recipe
-    recipe = Recipe(
-        epochs=epochs, jpeg_quality=channel.jpeg_quality, jpeg_quality_to=channel.jpeg_quality_to
-    )
+    if jpeg_quality is None and jpeg_quality_to is None:
+        channel = kept.configuration.recipe
+        jpeg_quality, jpeg_quality_to = channel.jpeg_quality, channel.jpeg_quality_to
+    recipe = Recipe(epochs=epochs, jpeg_quality=jpeg_quality, jpeg_quality_to=jpeg_quality_to)
     # What the networks take: photos that are cut out already are still faces.
     kind = replace(data, align=cut)
     configuration = with_teacher_hash(
         Configuration(networks, kind, recipe, seed, start_from=str(path), teacher=str(teacher))
     )
+    if is_bundle(path) and jpeg_quality is None:
+        print(
+            f"{path}: a bundle does not say what it was trained with: no JPEG without "
+            "--jpeg-quality, mirrored photos without --no-flip"
+        )
     photos = load_unlabelled(data, networks.image_size, "train")
     digest = tensors_sha256(kept.transfer.state_dict(), pictures_sha256(photos).encode())
     if start_from == "system":

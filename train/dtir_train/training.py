@@ -90,7 +90,7 @@ def resume(folder: Path, execution: Execution) -> None:
 def dry_run(configuration: Configuration, folder: Path, execution: Execution) -> list[str]:
     """Does one step as a run would begin and asserts that every parameter got a gradient.
 
-    With `cuda_graph`, as many as it takes to capture one.
+    With `cuda_graph`, as many as it takes to capture each kind that a run begins with.
 
     Args:
         configuration: what would be trained.
@@ -117,8 +117,10 @@ def dry_run(configuration: Configuration, folder: Path, execution: Execution) ->
         system = _system(configuration, pictures, execution, fabric)
         world.together(lambda: _start(system, pictures.secret, fabric))
         batch = on_device(batches[0], fabric)
-        # The first may have a gradient penalty, and be another graph than those after it.
-        for _ in range(WARM_UP + 1 if execution.cuda_graph else 0):
+        recipe = configuration.recipe
+        # A step with a gradient penalty is another graph than those between two of them.
+        kinds_done_in = recipe.penalty_every if recipe.gradient_penalty else 1
+        for _ in range((WARM_UP + 1) * kinds_done_in if execution.cuda_graph else 0):
             system.train_step(batch, 1e-6, settling=False)
         began = time.perf_counter()
         metrics = system.train_step(batch, 1e-6, settling=False)
@@ -126,7 +128,7 @@ def dry_run(configuration: Configuration, folder: Path, execution: Execution) ->
         missing = system.parameters_without_gradient()
         if missing:
             raise TrainingError(f"no finite gradient in: {', '.join(missing)}")
-        schedule = Schedule.of(configuration.recipe, batches.steps_an_epoch)
+        schedule = Schedule.of(recipe, batches.steps_an_epoch)
         losses, _ = _over_processes(metrics, Stop(), fabric)
         lines = [
             *pictures.remarks,
@@ -197,7 +199,8 @@ def _train(
     batches, held_out = pictures.batches, pictures.held_out
     system = _system(configuration, pictures, execution, fabric)
     checkpoint = folder / CHECKPOINT_NAME
-    world.together(lambda: _take_up(system, folder, pictures, fabric))
+    # The last one since the line of metrics before: few steps have it.
+    penalty = world.together(lambda: _take_up(system, folder, pictures, fabric))
     if world.size > 1 and not world.agree((system.step, system.weights_sha256())):
         raise ConfigurationError(
             f"{checkpoint}: not every process begins with the same weights: the run's folder must "
@@ -215,22 +218,19 @@ def _train(
     ):
         for line in pictures.remarks:
             progress.tell(line)
-        penalty: dict[str, float] = {}
         ahead = fabric.device.type != "cpu"
         for made in batches.prepared(system.step, schedule.steps, ahead=ahead):
             step, batch = system.step, on_device(made, fabric)
             metrics = system.train_step(batch, schedule.rate(step), schedule.settles(step))
             losses, stopping = _over_processes(metrics, stop, fabric)
             _stop_unless_finite(losses, system.step, checkpoint)
-            # The last one since the line before: few steps have it.
-            if step_penalty := losses.pop("penalty"):
-                penalty = {"penalty": step_penalty}
+            penalty = losses.pop("penalty") or penalty
             last = system.step == schedule.steps
             progress.advance(system.step)
             values: dict[str, float] = {}
             if system.step % execution.log_every == 0 or last:
-                values |= losses | penalty
-                penalty = {}
+                values |= losses if penalty is None else losses | {"penalty": penalty}
+                penalty = None
                 progress.show(system.step, values)
             if system.step % execution.validate_every == 0 or last:
                 if held_out is not None:
@@ -248,7 +248,7 @@ def _train(
             if values:
                 _record(log, board, system.step, values)
             if first and (system.step % execution.save_every == 0 or last or stopping):
-                _save(system, checkpoint, pictures.digest)
+                _save(system, checkpoint, pictures.digest, penalty)
             if stopping and not last:
                 # Nobody ends while the first process saves: its launcher would end that one, too.
                 world.together(lambda: None)
@@ -261,24 +261,29 @@ def _system(
     return System(configuration, pictures.labels, fabric, execution.compiled, execution.cuda_graph)
 
 
-def _take_up(system: System, folder: Path, pictures: RunPictures, fabric: Fabric) -> None:
-    """Goes on from the run's checkpoint, or from what the run is to start from."""
+def _take_up(system: System, folder: Path, pictures: RunPictures, fabric: Fabric) -> float | None:
+    """Goes on from the run's checkpoint, or from what the run is to start from.
+
+    Returns:
+        The checkpoint's gradient penalty that is to be logged yet.
+    """
     checkpoint = folder / CHECKPOINT_NAME
     if not checkpoint.is_file():
         _start(system, pictures.secret, fabric)
-    else:
-        saved = load_checkpoint(folder)
-        if saved.labels != system.labels:
-            raise ConfigurationError(
-                f"{checkpoint} reads {', '.join(saved.labels)}, the data has "
-                f"{', '.join(system.labels)}: put back the data that the run began with"
-            )
-        if saved.pictures not in (None, pictures.digest):
-            raise DataError(
-                f"{checkpoint} was trained on pictures of other names or labels than are there "
-                "now: put back those that the run began with, or begin a new run with --start-from"
-            )
-        system.resume(saved)
+        return None
+    saved = load_checkpoint(folder)
+    if saved.labels != system.labels:
+        raise ConfigurationError(
+            f"{checkpoint} reads {', '.join(saved.labels)}, the data has "
+            f"{', '.join(system.labels)}: put back the data that the run began with"
+        )
+    if saved.pictures not in (None, pictures.digest):
+        raise DataError(
+            f"{checkpoint} was trained on pictures of other names or labels than are there "
+            "now: put back those that the run began with, or begin a new run with --start-from"
+        )
+    system.resume(saved)
+    return saved.penalty
 
 
 def _start(system: System, secret: Pictures, fabric: Fabric) -> None:
@@ -337,7 +342,7 @@ def _stop_unless_finite(losses: Mapping[str, float], step: int, checkpoint: Path
     )
 
 
-def _save(system: System, checkpoint: Path, pictures: str) -> None:
+def _save(system: System, checkpoint: Path, pictures: str, penalty: float | None) -> None:
     """Saves a checkpoint, but never one that could not go on: a loss is from before its update."""
     state = system.state()
     for group, tensors in state.tensors.items():
@@ -346,7 +351,7 @@ def _save(system: System, checkpoint: Path, pictures: str) -> None:
                 f"{group} is not finite after step {state.step}; {_kept(checkpoint)}: "
                 "lower the learning rate"
             )
-    save_checkpoint(dataclasses.replace(state, pictures=pictures), checkpoint)
+    save_checkpoint(dataclasses.replace(state, pictures=pictures, penalty=penalty), checkpoint)
 
 
 def _kept(checkpoint: Path) -> str:

@@ -137,6 +137,25 @@ def test_sources_are_joined(faces, tmp_path, labelled):
     assert read.labels.tolist() == [*(number % 2 for number in TRAIN), 2, 0]
 
 
+@pytest.mark.parametrize("other", [("0", "1"), ("-1", "1"), ("-1",)])
+def test_what_some_write_as_minus_one_is_no_class_of_its_own(tmp_path, labelled, other):
+    for name, values in (("one", ("-1", "1")), ("other", other)):
+        rows = tuple((f"{n}.png", "train", values[n % len(values)]) for n in range(4))
+        labelled(tmp_path / name, COLUMNS, rows, None)
+    read = load_secret(data_of(tmp_path / "one", tmp_path / "other"), 32, "train")
+    assert read.label_names == ("female", "male")
+    assert read.labels.tolist() == [0, 1, 0, 1, *[int(value) > 0 for value in other * 4][:4]]
+
+
+def test_minus_one_beside_nought_is_a_class(tmp_path, labelled):
+    for name, values in (("one", ("-1", "0", "1")), ("other", ("-1", "1"))):
+        rows = tuple((f"{n}.png", "train", values[n % len(values)]) for n in range(6))
+        labelled(tmp_path / name, COLUMNS, rows, None)
+    read = load_secret(data_of(tmp_path / "one", tmp_path / "other"), 32, "train")
+    assert read.label_names == ("-1", "0", "1")
+    assert read.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 2, 0, 2, 0, 2]
+
+
 def words(folder: Path, labelled, *values: str, column: str = "male") -> Path:
     rows = tuple((f"{value}.png", "train", value) for value in values)
     return labelled(folder, ("file", "split", column), rows, None)

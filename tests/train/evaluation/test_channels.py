@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from dtir_sdk.errors import BundleError, ConfigurationError, OutputError
+from dtir_train.checkpoint import CHECKPOINT_NAME
 from dtir_train.cli import main
 from dtir_train.evaluation.channels import Channels, Passage, channels, to_markdown
 
@@ -102,6 +104,23 @@ def test_two_bundles_in_folders_of_one_name_are_told_apart(bundle, secret, tmp_p
     shutil.copytree(bundle, other)
     passages = run((bundle, other), secret, tmp_path / "out", channel=())
     assert [passage["system"] for passage in passages] == [str(bundle), str(other)]
+
+
+def test_a_checkpoint_is_called_by_its_run(trained_run, secret, tmp_path):
+    options = {"channel": (), "attribute": "mood", "labels": ("disc", "square")}
+    (passage,) = run((trained_run / CHECKPOINT_NAME,), secret, tmp_path, **options)
+    assert passage["system"] == trained_run.name
+
+
+def test_a_system_whose_path_is_no_text_is_shown_with_escapes(bundle, secret, tmp_path):
+    system = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        shutil.copytree(bundle, system)
+    except OSError:
+        pytest.skip("this file system holds names in UTF-8 only")
+    (passage,) = run((system,), secret, tmp_path / "out", channel=())
+    assert passage["system"] == r"caf\udce9"
+    assert cv2.imread(str(tmp_path / "out" / "channels.png")).std() > 1
 
 
 def test_a_name_of_no_channel_is_refused_before_anything_is_measured(secret, tmp_path):

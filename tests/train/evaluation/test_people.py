@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 
 from dtir_sdk.errors import BundleError, ConfigurationError, DataError, OutputError
 from dtir_sdk.sources import SAMPLE_PORTRAIT
+from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from dtir_train.cli import main
 from dtir_train.evaluation.people import people
 
@@ -191,6 +193,108 @@ def test_whose_photograph_was_trained_on_is_left_out(bundle, write_set, noisy, t
     assert "2 pictures of 1 people; 1 of the pictures are photographs of a training" in page
     assert "- seen: 1 of its test pictures are photographs of a training split, too" in page
     assert "of all others 100.00% are read right from cartoons." in page
+
+
+def crc(name: str) -> int:
+    return zlib.crc32(f"images/{name}".encode())
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_photographs_that_a_measurement_does_not_train_on_were_trained_on(
+    bundle, write_set, noisy, tmp_path, limit
+):
+    """Those that a bundle's training might have held out, and those beyond the limit."""
+    names = sorted((f"{number}.png" for number in range(99)), key=crc)
+    held_out = next(name for name in names if crc(name) % 10_000 < 500)
+    kept = [name for name in names if crc(name) % 10_000 >= 500]
+    again, first, second = kept[-1] if limit else held_out, kept[0], kept[1]
+    photograph = noisy(WARM, 1)
+    seen = write_set(
+        tmp_path / "seen",
+        [
+            (again, "train", "warm"),
+            (first, "train", "cool"),
+            (second, "train", "warm"),
+            ("test.png", "test", "cool"),
+        ],
+        {again: photograph}
+        | {name: noisy(COOL, number) for number, name in enumerate((first, second, "test.png"), 2)},
+        ("mood",),
+    )
+    unseen = write_set(
+        tmp_path / "unseen",
+        [("a.png", "test", "warm", "5"), ("b.png", "test", "cool", "6")],
+        {"a.png": photograph, "b.png": noisy(COOL, 9)},
+        COLUMNS,
+    )
+    document = run(bundle, unseen, (seen,), tmp_path / "out", limit=limit)
+    assert (document["repeated"], document["dropped_people"]) == (1, 1)
+
+
+@pytest.fixture(scope="module")
+def unlabelled(crowd) -> Path:
+    """Persons 5 and 8 were learnt from without a label."""
+    return crowd("more", ("5", "train", "cool"), ("8", "train", "warm"), ("6", "test", "cool"))
+
+
+@pytest.fixture
+def taught_run(trained_run, small, unlabelled, tmp_path) -> Path:
+    """A run that says what it was trained on without labels."""
+    saved = load_checkpoint(trained_run)
+    configuration = small(data={"attribute": "mood", "unlabelled": (str(unlabelled),)})
+    taught = replace(saved, configuration=configuration, labels=("cool", "warm"))
+    save_checkpoint(taught, tmp_path / "run" / CHECKPOINT_NAME)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("bundled", [True, False])
+def test_who_was_learnt_from_without_a_label_is_left_out(
+    bundle, taught_run, strangers, friends, unlabelled, tmp_path, bundled
+):
+    system, options = taught_run, {}
+    if bundled:
+        system, options = bundle, {"seen_unlabelled": (str(unlabelled),)}
+    document = run(system, strangers, (friends,), tmp_path / "out", **options)
+    # Of 5, 6, 7 and 8.
+    assert (document["splits"][0]["people"], document["dropped_people"]) == (1, 3)
+    assert document["sources"][1] == {
+        "source": "more",
+        "people": 2,
+        "unknown_because": None,
+        "repeated": None,
+        "accuracy_without": None,
+    }
+    page = (tmp_path / "out" / "people.md").read_text()
+    assert "- more: none of the 2 people in its training split is among those" in page
+
+
+def test_whose_photograph_was_learnt_from_without_a_label_is_left_out(
+    bundle, strangers, friends, tmp_path
+):
+    """Whoever it shows."""
+    more = tmp_path / "more" / "of" / "them"
+    more.mkdir(parents=True)
+    (more / "x.png").write_bytes((strangers / "images" / "1.png").read_bytes())
+    options = {"seen_unlabelled": (str(tmp_path / "more"),)}
+    document = run(bundle, strangers, (friends,), tmp_path / "out", **options)
+    assert (document["repeated"], document["dropped_people"]) == (1, 2)
+    page = (tmp_path / "out" / "people.md").read_text()
+    assert "- more does not say who is in its pictures" in page
+
+
+def test_a_run_need_not_have_its_unlabelled_photos_where_it_had_them(
+    taught_run, strangers, friends, unlabelled, tmp_path
+):
+    saved = load_checkpoint(taught_run)
+    data = replace(saved.configuration.data, unlabelled=(str(tmp_path / "gone"),))
+    moved = replace(saved, configuration=replace(saved.configuration, data=data))
+    save_checkpoint(moved, taught_run / CHECKPOINT_NAME)
+    with pytest.raises(DataError, match="gone: no such folder"):
+        run(taught_run, strangers, (friends,), tmp_path / "out")
+    options = {"seen_unlabelled": (str(unlabelled),)}
+    assert (
+        run(taught_run, strangers, (friends,), tmp_path / "out", **options)["dropped_people"] == 3
+    )
 
 
 def test_faces_not_found_of_people_left_out_do_not_count(bundle, write_set, noisy, tmp_path):

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import pytest
 
 from dtir_sdk.errors import ConfigurationError, DataError
-from dtir_train.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from dtir_train.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from dtir_train.cli import main
 from dtir_train.evaluation.identities import IdentityTraining
 from dtir_train.evaluation.subject import Subject
@@ -107,7 +111,15 @@ def of_photos(people, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recognizers") / "moods-of-photos"
     options = {"pretraining": (), "epochs": 40, "preset": "tiny", "align": False}
     fit_recognizer((str(people),), run=folder, attribute="mood", **options)
+    save_of(load_checkpoint(folder), folder, align=True)
     return folder
+
+
+def save_of(recognizer: Checkpoint, folder: Path, align: bool) -> None:
+    """Saves it as one of faces that were cut out, as the bundle is, or of whole pictures."""
+    configuration = recognizer.configuration
+    configuration = replace(configuration, data=replace(configuration.data, align=align))
+    save_checkpoint(replace(recognizer, configuration=configuration), folder / CHECKPOINT_NAME)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -168,6 +180,16 @@ def test_a_recognizer_of_another_task_is_refused(
 
 
 @pytest.mark.usefixtures("no_training")
+def test_a_recognizer_of_whole_pictures_does_not_read_faces(bundle, secret, of_photos, tmp_path):
+    save_of(load_checkpoint(of_photos), tmp_path / "whole", align=False)
+    subject = Subject((str(secret),), bundle, align=False, output=tmp_path / "output")
+    message = "whole was trained on whole pictures, tiny on faces that are cut out: choose two of"
+    with pytest.raises(ConfigurationError, match=message):
+        table_2(subject, IdentityTraining(), recognizer=tmp_path / "whole")
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.usefixtures("no_training")
 def test_a_system_is_no_recognizer_of_photos(bundle, secret, trained_run, tmp_path):
     subject = Subject((str(secret),), bundle, align=False, output=tmp_path)
     for path, message in ((trained_run, "a system, whose"), (tmp_path, "no checkpoint there")):
@@ -220,6 +242,23 @@ def test_how_identities_are_read_is_no_option_without_people(bundle, secret, opt
         main(["evaluate", "table-2", str(bundle), "--secret", str(secret), option])
     assert left.value.code == 2
     assert "name people with --identity" in capsys.readouterr().err
+
+
+def test_paths_that_are_no_text_are_shown_with_escapes(bundle, secret, tmp_path, monkeypatch):
+    """On the page, in the picture and in the command that is told."""
+    source = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        shutil.copytree(secret, source)
+    except OSError:
+        pytest.skip("this file system holds names in UTF-8 only")
+    paths = ["--secret", str(source), "--output", str(tmp_path / "out")]
+    words = ["evaluate", "table-2", str(bundle), *paths, "--no-align", "--baseline-epochs", "0"]
+    monkeypatch.setattr(sys, "argv", ["dtir-train", *words])
+    main()
+    page = (tmp_path / "out" / "table-2.md").read_text()
+    assert r"| mood | 2 | caf\udce9 | 8 |" in page
+    assert rf"--secret {tmp_path}/caf\udce9" in page.replace("'", "")
+    assert cv2.imread(str(tmp_path / "out" / "table-2.png")).std() > 0
 
 
 def test_the_command(bundle, secret, tmp_path, capsys):

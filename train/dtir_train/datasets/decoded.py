@@ -140,7 +140,8 @@ def _secret_parts(
             f"original_size is {original_size[0]} x {original_size[1]}: each side must be from 1 "
             f"to {_LONGEST_SIDE} pixels"
         )
-    sources = world.together(lambda: _opened(data.secret, data.attribute, "secret"))
+    opened = world.together(lambda: _opened(data.secret, data.attribute, "secret"))
+    sources = _with_one_no(opened)
     classes = _classes(data, sources)
     parts = []
     for name, source in sources:
@@ -154,6 +155,24 @@ def _secret_parts(
         texts = tuple(LABELS[label] for label in labels)
         parts.append((GENERATED, _generated_part(pictures, texts)))
     return parts, classes
+
+
+def _with_one_no(sources: list[tuple[str, Source]]) -> list[tuple[str, Source]]:
+    """Reads -1 as the 0 of others, for "has it not", as CelebA's own lists are read."""
+    found = [{entry.label for entry in source.entries} for _, source in sources]
+    if not set().union(*found) <= {"-1", "0", "1"} or any({"-1", "0"} <= each for each in found):
+        return sources
+    return [
+        (name, source if source.labelled_by_folder else _without_minus(source))
+        for name, source in sources
+    ]
+
+
+def _without_minus(source: Source) -> Source:
+    entries = (
+        replace(entry, label="0") if entry.label == "-1" else entry for entry in source.entries
+    )
+    return replace(source, entries=tuple(entries))
 
 
 def _classes(data: Data, sources: list[tuple[str, Source]]) -> _Classes:

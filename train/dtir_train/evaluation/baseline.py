@@ -108,7 +108,7 @@ def photo_recognizer(path: Path, system: TrainedSystem) -> Recognizer:
 
     Raises:
         ConfigurationError: where it is missing or broken, or reads other labels, or pictures of
-            another size, than the system.
+            another size or kind, than the system.
     """
     trained = load_recognizer(path)
     size = trained.configuration.networks.image_size
@@ -118,5 +118,13 @@ def photo_recognizer(path: Path, system: TrainedSystem) -> Recognizer:
             f"{size}x{size} pixels, {system.name} {len(system.labels)} "
             f"({', '.join(system.labels[:10])}) from {system.image_size}x{system.image_size}: "
             "choose two of the same task"
+        )
+    if trained.configuration.data.align != system.align:
+        its, own = "faces that are cut out", "whole pictures"
+        if system.align:
+            its, own = own, its
+        raise ConfigurationError(
+            f"{path} was trained on {its}, {system.name} on {own}: choose two of the same kind (a "
+            "bundle that does not say what it takes is taken to be of faces: export it again)"
         )
     return trained.network.to(best_device())

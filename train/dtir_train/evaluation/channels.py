@@ -14,12 +14,13 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from dtir_sdk.files import check_writable, write_atomically
+from dtir_train.checkpoint import run_name
 from dtir_train.datasets import Pictures
 from dtir_train.evaluation.arrays import bgr, in_parts
 from dtir_train.evaluation.recognition import compare_readings
 from dtir_train.evaluation.report import Conditions, as_png, plot, table, write_report
 from dtir_train.evaluation.restoration import measure_restoration
-from dtir_train.evaluation.subject import Subject, load_tests
+from dtir_train.evaluation.subject import Subject, as_text, load_tests
 from dtir_train.evaluation.systems import TrainedSystem, open_system
 from dtir_train.evaluation.transmission import STANDARD_CHANNELS, Channel, open_channel
 
@@ -187,10 +188,10 @@ def to_markdown(result: Channels) -> list[str]:
 
 def _titles(paths: Sequence[Path | None]) -> list[str | None]:
     """Tells systems apart by their folders, since two bundles may bear one name."""
-    names = [None if path is None else path.resolve().name for path in paths]
+    names = [None if path is None else as_text(run_name(path)) for path in paths]
     if len(set(names)) == len(names):
         return [*names]
-    return [str(path) for path in paths]
+    return [as_text(str(path)) for path in paths]
 
 
 def _through(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dtir_sdk.errors import DataError
 from dtir_sdk.files import check_writable
 from dtir_train.configuration import PresetName
-from dtir_train.datasets import Pictures, load_secret
+from dtir_train.datasets import Pictures, load_secret, with_unlabelled
 from dtir_train.datasets.sources import Source, open_source
 from dtir_train.evaluation.arrays import bgr, evenly, in_parts, subset
 from dtir_train.evaluation.baseline import Passes, photo_baseline
@@ -50,15 +50,16 @@ class SeenSource:
         people: in its training split; None where it cannot be known, so that some of those
             measured may have been seen after all.
         unknown_because: why not; None where it is known.
-        repeated: of its test pictures, those that are photographs of a training split, too.
+        repeated: of its test pictures, those that are photographs of a training split, too; None
+            where those are not measured, since its labels were not read.
         accuracy_without: share read right from the cartoons of all others; None where all are
-            repeated.
+            repeated, or none are measured.
     """
 
     source: str
     people: int | None
     unknown_because: str | None
-    repeated: int
+    repeated: int | None
     accuracy_without: float | None
 
 
@@ -108,6 +109,7 @@ def people(
     *,
     unseen: str,
     seen: tuple[str, ...],
+    seen_unlabelled: tuple[str, ...] | None = None,
     attribute: str | None = None,
     labels: tuple[str, ...] | None = None,
     identity_column: str = "identity",
@@ -133,6 +135,9 @@ def people(
             with dtir.
         unseen: source of people who were not trained on, who have identities.
         seen: the secret sources that the system was trained on.
+        seen_unlabelled: sources that it was trained on without their labels
+            (`--data.unlabelled`); by default the run's own, and none for a bundle, which does not
+            say.
         attribute: column of the label; by default the system's.
         labels: names of the classes, where the system was trained with names of its own; by
             default the run's.
@@ -161,6 +166,8 @@ def people(
             seen, attribute=attribute, labels=labels, align=align, limit=limit, seed=seed
         )
         data = subject.data(opened)
+        if seen_unlabelled is not None:
+            data = replace(data, unlabelled=seen_unlabelled)
         train, tests = load_train(data, opened), load_tests(data, opened)
         candidates = load_secret(
             replace(data, secret=(unseen,)), opened.image_size, "test", original_size=original_size
@@ -168,8 +175,12 @@ def people(
         check_labels(candidates, opened)
         _with_people(unseen, data.attribute, identity_column)
         who = values_of(candidates.names, (unseen,), identity_column)
-        known = [_trained_on(source, data.attribute, identity_column) for source in seen]
-        trained_on = bgr(train)
+        learned_from = (*seen, *data.unlabelled)
+        known = [_trained_on(source, data.attribute, identity_column) for source in learned_from]
+        # `limit` is of this measurement, and a bundle does not say what its training held out.
+        whole = replace(data, limit=None, validation=0.0)
+        labelled = load_secret(whole, opened.image_size, "train")
+        trained_on = bgr(with_unlabelled(labelled, whole, opened.image_size))
         repeated = are_among(bgr(candidates), trained_on, "looking for photographs seen before")
         by_name = frozenset[str]().union(*(one for one, _ in known if one is not None))
         excluded = sorted(by_name.union(who[repeated].tolist()))
@@ -177,7 +188,7 @@ def people(
         if not len(chosen):
             raise DataError(
                 f"{unseen}: everybody in its test split is in the training split of "
-                f"{', '.join(seen)}: name a source of other people"
+                f"{', '.join(learned_from)}: name a source of other people"
             )
         networks = opened.comparable(preset)
         passes = Passes.of(opened, preset, baseline_epochs, used=False)
@@ -197,6 +208,12 @@ def people(
         _people(source, test, data.attribute, identity_column)
         for source, test in zip(seen, tests.values(), strict=True)
     ]
+    of_tests: list[tuple[int | None, float | None]] = [
+        (int(one.sum()), _accuracy_without(one, measured))
+        for one, measured in zip(again, others, strict=True)
+    ]
+    of_tests += [(None, None)] * len(data.unlabelled)
+    names = (*tests, *names_of(learned_from)[len(seen) :])
     result = People(
         (
             PeopleSplit(False, len(set(who[chosen])), strangers.recognition, strangers.restoration),
@@ -211,12 +228,9 @@ def people(
                 name,
                 None if one is None else len(one),
                 reason,
-                int(repeats.sum()),
-                _accuracy_without(repeats, measured),
+                *of_test,
             )
-            for name, (one, reason), repeats, measured in zip(
-                tests, known, again, others, strict=True
-            )
+            for name, (one, reason), of_test in zip(names, known, of_tests, strict=True)
         ),
         len(set(who)) - len(set(who[chosen])),
         len(who) - len(chosen) + len(candidates.left_out) - len(left_out),

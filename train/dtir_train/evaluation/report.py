@@ -21,6 +21,7 @@ from rich.markdown import Markdown
 from dtir_sdk.conditions import commit_of, processor, versions_of
 from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.files import write_atomically
+from dtir_train.evaluation.subject import as_text
 from dtir_train.evaluation.systems import TrainedSystem
 
 if TYPE_CHECKING:
@@ -97,17 +98,16 @@ def write_report(
     Raises:
         OutputError: where something cannot be written.
     """
-    text = "\n".join(
-        [
-            *page,
-            "",
-            f"`{conditions.command}`, {conditions.date}, commit {conditions.commit}; "
-            f"{conditions.system}: {conditions.engine}; {conditions.cores} cores of "
-            f"{conditions.processor}, GPU: {conditions.gpu}; {conditions.platform}; "
-            f"{conditions.versions}.",
-            "",
-        ]
-    )
+    lines = [
+        *page,
+        "",
+        f"`{conditions.command}`, {conditions.date}, commit {conditions.commit}; "
+        f"{conditions.system}: {conditions.engine}; {conditions.cores} cores of "
+        f"{conditions.processor}, GPU: {conditions.gpu}; {conditions.platform}; "
+        f"{conditions.versions}.",
+        "",
+    ]
+    text = as_text("\n".join(lines))
     document = {**asdict(result), "conditions": asdict(conditions)}
     write_atomically(output / f"{name}.json", (json.dumps(document, indent=2) + "\n").encode())
     write_atomically(output / f"{name}.md", text.encode())

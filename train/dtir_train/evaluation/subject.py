@@ -100,14 +100,24 @@ def load_train(data: Data, system: TrainedSystem) -> Pictures:
     return train
 
 
+def as_text(name: str) -> str:
+    r"""Returns a name with escapes for what in it is no text, which no page or picture takes.
+
+    Examples:
+        >>> print(as_text("caf\udce9"))
+        caf\udce9
+    """
+    return name.encode(errors="backslashreplace").decode()
+
+
 def names_of(sources: Sequence[str]) -> tuple[str, ...]:
     """Returns what results call the sources: the files' names, or whole paths where two share one.
 
     Args:
         sources: folders and zips.
     """
-    names = tuple(Path(source).resolve().stem or source for source in sources)
-    return names if len(set(names)) == len(set(sources)) else tuple(sources)
+    names = tuple(as_text(Path(source).resolve().stem or source) for source in sources)
+    return names if len(set(names)) == len(set(sources)) else tuple(map(as_text, sources))
 
 
 def load_tests(data: Data, system: TrainedSystem) -> dict[str, Pictures]:
