@@ -281,6 +281,8 @@ def main(arguments: Arguments) -> None:
         raise ConfigurationError(f"still is {arguments.still}: it must be 2 or more")
     if not 1 <= arguments.seconds < math.inf:
         raise ConfigurationError(f"seconds is {arguments.seconds:g}: it must be 1 or more")
+    if arguments.seed < 0:
+        raise ConfigurationError(f"seed is {arguments.seed}: it must be 0 or more")
     deface = None if arguments.deface is None else program(arguments.deface)
     people = _people(arguments)
     length = round(arguments.seconds * FILM_RATE)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
+import math
 import os
 import shutil
 import statistics
@@ -43,7 +44,7 @@ from synthetic import Motion, Scene, sample_cutout
 
 from dtir_sdk import Pipeline, Source
 from dtir_sdk.capture.live import LiveSource
-from dtir_sdk.errors import OutputError, PictureError, SourceError
+from dtir_sdk.errors import ConfigurationError, OutputError, PictureError, SourceError
 from dtir_sdk.files import check_writable
 from dtir_sdk.pictures import Picture
 from dtir_sdk.results import Result
@@ -368,6 +369,10 @@ def main(arguments: Arguments) -> int:
     Raises:
         DtirError: it cannot be measured or written.
     """
+    for name in ("minutes", "growth", "leak"):
+        value = getattr(arguments, name)
+        if not 0 <= value < math.inf:
+            raise ConfigurationError(f"{name} is {value:g}: it must be 0 or more")
     check_writable(arguments.output)
     C_LIBRARY.mallopt(_M_ARENA_MAX, 1)
     start = monotonic()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dtir_sdk.errors import DataError
 from dtir_sdk.faces import FaceFinder
+from dtir_sdk.files import reason
 from dtir_sdk.pictures import Picture, decode_picture, read_picture
 from dtir_sdk.sources import SAMPLE_PORTRAIT
 
@@ -132,22 +133,31 @@ def read_cutouts(source: Path, count: int, *, seed: int = 0, split: str = "test"
         split: what the table calls it.
 
     Raises:
-        DataError: the table is not there, or holds fewer people with landmarks.
+        DataError: the table is not there, holds fewer people with landmarks, or names a picture
+            that is not there or landmarks that are no numbers.
+        PictureError: a picture is damaged.
     """
     try:
         root = zipfile.Path(source) if source.suffix == ".zip" else source
         rows = list(csv.DictReader((root / "labels.csv").read_text().splitlines()))
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{source} holds no labels.csv that can be read") from error
     rows = [row for row in rows if row.get("split") == split and row.get("leye_x")]
     if len(rows) < count:
         raise DataError(f"{source} holds {len(rows)} {split} faces with landmarks, not {count}")
     picked = np.random.default_rng(seed).choice(len(rows), count, replace=False)
     people = []
-    for row in (rows[n] for n in picked):
-        name = row["file"]
-        picture = decode_picture((root / "images" / name).read_bytes(), name)
-        landmarks = [[float(row[f"{point}_{axis}"]) for axis in "xy"] for point in _POINTS]
+    for number in picked:
+        row = rows[number]
+        try:
+            name = row["file"]
+            data = (root / "images" / name).read_bytes()
+            landmarks = [[float(row[f"{point}_{axis}"]) for axis in "xy"] for point in _POINTS]
+        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{source}/labels.csv: {row.get('file')} cannot be used: {reason(error)}"
+            ) from error
+        picture = decode_picture(data, name)
         region = FaceRegion.of(np.array(landmarks, np.float32))
         people.append(Cutout(picture, _off_white(picture), region))
     return people

@@ -17,7 +17,7 @@ from dtir_sdk import DtirError, Recognizer
 
 MOST = 64  # cartoons in a request
 
-if len(sys.argv) != 4 or not sys.argv[3].isdecimal():
+if len(sys.argv) != 4 or not sys.argv[3].isdecimal() or len(sys.argv[3]) > 5:
     sys.exit(f"usage: python {sys.argv[0]} BUNDLE HOST PORT")
 bundle, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
@@ -33,10 +33,11 @@ class Desk(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        count, odd = divmod(int(length), 3 * size * size) if length.isdecimal() else (0, 0)
+        number = int(length) if length.isdecimal() and len(length) < 12 else 0
+        count, odd = divmod(number, 3 * size * size)
         if odd or not 1 <= count <= MOST:
             return self.send_error(400, f"1 to {MOST} cartoons of {size}x{size} BGR are read here")
-        body = self.rfile.read(int(length))
+        body = self.rfile.read(number)
         try:
             cartoons = np.frombuffer(body, np.uint8).reshape(count, size, size, 3)
             read = [recognition.probabilities for recognition in recognizer.batch(cartoons)]
@@ -52,8 +53,8 @@ class Desk(BaseHTTPRequestHandler):
 
 try:
     server = ThreadingHTTPServer((host, port), Desk)
-except OSError as error:
-    sys.exit(f"error: {host}:{port}: {error.strerror}")
+except (OSError, OverflowError) as error:
+    sys.exit(f"error: {host}:{port}: {error}")
 with recognizer, server, suppress(KeyboardInterrupt):
     print(f"reading cartoons at http://{host}:{server.server_port}", flush=True)
     server.serve_forever()

@@ -7,6 +7,7 @@ camera; in place of 0 may stand a stream, a video, a picture or a folder of pict
 
 import json
 import sys
+from http.client import HTTPException
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -25,7 +26,7 @@ def ask_the_cloud(cartoons: NDArray[np.uint8]) -> list[dict[str, float]]:
         with urlopen(Request(address, cartoons.tobytes()), timeout=5) as answer:
             read: list[dict[str, float]] = json.load(answer)
             return read
-    except OSError as error:  # the camera goes on without it
+    except (OSError, HTTPException, ValueError) as error:  # the camera goes on without it
         print(f"{address}: {error}", file=sys.stderr)
         return [{"not read": 1.0}] * len(cartoons)
 

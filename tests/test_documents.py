@@ -8,7 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from http.client import HTTPConnection
 from pathlib import Path
+from socketserver import StreamRequestHandler, TCPServer
+from threading import Thread
 
 import pytest
 
@@ -87,6 +90,10 @@ def test_examples_of_edge_and_cloud() -> None:
             assert cloud.stdout is not None
             address = cloud.stdout.readline().split()[-1]
             done = run_example("edge.py", "bundle-edge", address, "photo.jpg")
+            asked = HTTPConnection(address.removeprefix("http://"))
+            asked.request("POST", "/", headers={"Content-Length": "9" * 5000})
+            assert asked.getresponse().status == 400
+            asked.close()
         finally:
             cloud.send_signal(signal.SIGINT)
     assert done.returncode == 0, done.stderr
@@ -96,6 +103,32 @@ def test_examples_of_edge_and_cloud() -> None:
     assert gone.returncode == 0
     assert "refused" in gone.stderr
     assert gone.stdout == "['1: not read 100%']\n"
+
+
+def test_the_edge_goes_on_without_an_answer_of_the_cloud(place: Path) -> None:
+    """Whether it breaks off, is no JSON, or is no HTTP."""
+    head = b"HTTP/1.0 200 OK\r\nContent-Length: "
+    answers = [head + b'50\r\n\r\n[{"fem', head + b"9\r\n\r\n<no JSON>", b"no HTTP"]
+    photos = place / "photos"
+    photos.mkdir()
+    for number in range(len(answers)):
+        shutil.copy(SAMPLE_PORTRAIT, photos / f"{number}.jpg")
+
+    class Desk(StreamRequestHandler):
+        def handle(self) -> None:
+            head = iter(self.rfile.readline, b"\r\n")
+            (length,) = (line.split()[1] for line in head if line.startswith(b"Content-Length"))
+            self.rfile.read(int(length))
+            self.wfile.write(answers.pop(0))
+
+    with TCPServer(("127.0.0.1", 0), Desk) as cloud:
+        Thread(target=cloud.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{cloud.server_address[1]}"
+        done = run_example("edge.py", "bundle-edge", address, "photos")
+        cloud.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not read 100%") == 3
+    assert done.stderr.count(f"{address}: ") == len(done.stderr.splitlines()) == 3
 
 
 @pytest.mark.usefixtures("place")
@@ -110,6 +143,8 @@ def test_examples_of_edge_and_cloud() -> None:
         ("cloud.py", [], "usage: "),
         ("cloud.py", ["bundle-edge", "127.0.0.1", "0"], "error: bundle-edge"),
         ("cloud.py", ["bundle-cloud", "nowhere.invalid", "0"], "error: nowhere.invalid:0: "),
+        ("cloud.py", ["bundle-cloud", "127.0.0.1", "99999"], "error: 127.0.0.1:99999: "),
+        ("cloud.py", ["bundle-cloud", "127.0.0.1", "9" * 5000], "usage: "),
         ("edge.py", [], "usage: "),
         ("edge.py", ["bundle-cloud", "http://127.0.0.1:1", "photo.jpg"], "error: bundle-cloud"),
     ],

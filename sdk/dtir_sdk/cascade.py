@@ -135,7 +135,21 @@ def _recognition(probabilities: dict[str, float]) -> Recognition:
             "the recognizer that was given gave no probabilities of labels, which are 0 or more, "
             f"and 1 in all: {str(probabilities)[:80]}"
         )
-    return Recognition.likeliest(probabilities)
+    if not all(map(_is_text, probabilities)):
+        raise RecognizerError(
+            "the recognizer that was given gave a label that is empty, or no text that can be "
+            f"written: {str(probabilities)[:80]}"
+        )
+    return Recognition.likeliest({label: min(p, 1.0) for label, p in probabilities.items()})
+
+
+def _is_text(label: str) -> bool:
+    try:
+        # JSON's escapes can stand for halves of characters, which end OpenCV when it draws them.
+        label.encode()
+    except UnicodeEncodeError:
+        return False
+    return bool(label.strip())
 
 
 class Cascade:

@@ -51,10 +51,10 @@ def compose(picture: Picture, covers: Sequence[Cover], surround: Surround, size:
         size: side of the crops in pixels.
 
     Returns:
-        uint8 [H, W, 3], the caller's own; a grey card where there is no cover, since a face may
-        have been missed.
+        uint8 [H, W, 3], the caller's own; a grey card where no face that is covered lies in the
+        frame, since one may have been missed.
     """
-    if not covers:
+    if not any(_reaches_into(picture, cover.transform, size) for cover in covers):
         return neutral_card(*picture.shape[:2])
     image = _surroundings(picture, surround)
     for cover in reversed(covers):
@@ -64,6 +64,25 @@ def compose(picture: Picture, covers: Sequence[Cover], surround: Surround, size:
         transform = _grown(cover.transform, cover.growth, _CENTRE, size)
         paste_face(image, cartoon, _grown(transform, _MARGIN, _BROWS, size))
     return image
+
+
+def _reaches_into(picture: Picture, transform: NDArray[np.float64], size: int) -> bool:
+    """Whether any of a crop lies in the frame."""
+    height, width = picture.shape[:2]
+    inverse = cv2.invertAffineTransform(transform).astype(np.float64, copy=False)
+    # Two rectangles are apart if they are so along the sides of one of them.
+    return _overlaps(inverse, (size, size), (width, height)) and _overlaps(
+        transform, (width, height), (size, size)
+    )
+
+
+def _overlaps(
+    transform: NDArray[np.float64], moved: tuple[int, int], other: tuple[int, int]
+) -> bool:
+    width, height = moved
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+    places = corners @ transform.T
+    return bool((places.max(axis=0) > 0).all() and (places.min(axis=0) < other).all())
 
 
 def _grown(

@@ -40,7 +40,9 @@ def replacing(path: Path) -> Iterator[Path]:
         'whole'
     """
     try:
-        # First of all, since `.` and `/` are folders without a name.
+        if "\0" in str(path):
+            raise OutputError(f"{str(path)!r} is no name of a file: leave the null out")
+        # Before anything is made, since `.` and `/` are folders without a name.
         if path.is_dir():
             raise OutputError(f"{path} is a folder: name a file instead")
         if path.exists() and not path.is_file():

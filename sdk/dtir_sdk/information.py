@@ -93,8 +93,9 @@ def _bundle(path: Path | None) -> tuple[str, bool]:
     try:
         bundle = Bundle.open(path)
         bundle.verify()
-        for model in bundle.manifest.files:
-            checked_model(bundle, model)
+        for held in (bundle, bundle.in_int8()) if bundle.manifest.int8_files else (bundle,):
+            for model in held.manifest.files:
+                checked_model(held, model)
     except (BundleError, EngineError) as error:
         return f"  {error}", False
     manifest = bundle.manifest

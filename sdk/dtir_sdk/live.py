@@ -39,7 +39,8 @@ class Statistics:
 
     Attributes:
         frames: results given.
-        dropped: frames that a live source took and that were passed over for newer ones.
+        dropped: frames that a live source took and that were passed over for newer ones, or were
+            held back by the shutter.
         rate: results a second, from the first to the last.
         latency_p50: median of the time from a frame's capture to its result, in milliseconds.
         latency_p95: 95th percentile of the same.
@@ -82,7 +83,7 @@ class Stream(Closing):
         self._call_ended.set()
         self._caller: threading.Thread | None = None
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
-        self._frames = 0
+        self._frames = self._held_back = 0
         self._first = self._last = 0.0
         # At Python's end, too: threads that it kills in the middle of C++ bring it down.
         self._closes = weakref.finalize(self, self._work.close_from_anywhere)
@@ -103,6 +104,7 @@ class Stream(Closing):
             if self._work.may_show(result):
                 self._count(result)
                 return result
+            self._held_back += 1
         raise StopIteration
 
     def run(self, callback: Callable[[Result], None]) -> None:
@@ -120,6 +122,7 @@ class Stream(Closing):
             # Who shuts the shutter after this check waits for the end of the call.
             with self._work.shutter:
                 if not self._work.may_show(result):
+                    self._held_back += 1
                     continue
                 self._call_ended = ended = threading.Event()
             self._count(result)
@@ -181,7 +184,9 @@ class Stream(Closing):
         p50, p95 = np.percentile(list(self._latencies) or [0.0], (50, 95))
         span = self._last - self._first
         rate = (self._frames - 1) / span if span > 0 else 0.0
-        dropped = self.source.dropped + self._work.results.dropped if self.source.live else 0
+        dropped = self.source.dropped + self._work.results.dropped + self._held_back
+        if not self.source.live:
+            dropped = 0
         return Statistics(self._frames, dropped, rate, float(p50), float(p95))
 
     def close(self) -> None:

@@ -238,7 +238,7 @@ def write_picture(path: str | PathLike[str], picture: Picture, *, color: Color =
 
 def _decode(data: bytes, name: str) -> NDArray[Any] | None:
     encoded = np.frombuffer(data, np.uint8)
-    if data.startswith(_JPEG):
+    if data.startswith(_JPEG) or _is_opaque_bmp(data):
         return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     # IMREAD_COLOR would apply the orientation, but also drop the transparency.
     decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
@@ -247,6 +247,12 @@ def _decode(data: bytes, name: str) -> NDArray[Any] | None:
     if data[4:12] in _AVIF and decoded.ndim == 3 and decoded.shape[2] == 3:
         return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     return _oriented(decoded, _orientation(data, name))
+
+
+def _is_opaque_bmp(data: bytes) -> bool:
+    """Whether a BMP names no bits of alpha: OpenCV takes those that are left over for it."""
+    named = int.from_bytes(data[14:18], "little") >= 56 and any(data[66:70])
+    return data[:2] == b"BM" and not named
 
 
 def _to_bgr(picture: NDArray[Any] | None, name: str) -> NDArray[Any]:

@@ -19,6 +19,7 @@ import live
         ({"rounds": 0}, "rounds is 0: it must be 1 or more"),
         ({"seconds": 0.0}, "seconds is 0: it must be 1 or more"),
         ({"seconds": math.nan}, "seconds is nan: it must be 1 or more"),
+        ({"seed": -1}, "seed is -1: it must be 0 or more"),
         ({"still": 1}, "still is 1: it must be 2 or more"),
     ],
 )

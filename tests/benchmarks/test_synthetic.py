@@ -74,6 +74,26 @@ def test_too_few_people(folder):
         read_cutouts(folder, 2)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_picture_that_is_not_there(folder, tmp_path, packed):
+    source = folder
+    if packed:
+        source = tmp_path / "faces.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.write(folder / "labels.csv", "labels.csv")
+    (folder / "images/a.png").unlink()
+    with pytest.raises(DataError, match=r"labels\.csv: a\.png cannot be used: "):
+        read_cutouts(source, 1)
+
+
+@pytest.mark.parametrize("table", ["leye_x\n1", "file,leye_x\na.png,1", "file,leye_x\na.png,one"])
+def test_a_table_without_landmarks(folder, table):
+    head, row = table.split("\n")
+    (folder / "labels.csv").write_text(f"split,{head}\ntest,{row}")
+    with pytest.raises(DataError, match=r"labels\.csv: (a\.png|None) cannot be used: "):
+        read_cutouts(folder, 1)
+
+
 def test_no_table(tmp_path):
     with pytest.raises(DataError, match=r"no labels\.csv"):
         read_cutouts(tmp_path, 1)

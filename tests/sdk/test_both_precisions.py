@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from dtir_sdk import Bundle, Pipeline, Restorer, Transfer
+from dtir_sdk import Bundle, Pipeline, Restorer, Transfer, cli
 from dtir_sdk.conditions import processor_flags
 from dtir_sdk.engines import openvino as openvino_engine
 from dtir_sdk.errors import BundleError, EngineError
@@ -107,6 +107,14 @@ def test_a_changed_int8_graph(both):
     path.unlink()
     with pytest.raises(BundleError, match=r"recognizer-int8\.onnx is missing"):
         Bundle.open(both.folder)
+
+
+def test_an_int8_graph_with_the_inputs_of_another(new_bundle, tiny, capsys):
+    """`dtir info` says so on any CPU, though this one may never run it."""
+    int8 = {name: data for name, (data, _) in tiny.graphs.items()}
+    wrong = new_bundle(int8_models=int8 | {"transfer": int8["restorer"]})
+    assert cli.main(["info", "--bundle", str(wrong.folder)]) == 2
+    assert "transfer-int8.onnx has the signature" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", ["one is missing", "another precision", "no object"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,14 @@ def test_a_recognizer_that_is_given_has_labels_of_its_own(bundle):
     cascade.close()
 
 
+def test_no_probability_that_was_rounded_exceeds_1(bundle):
+    cascade = Cascade(bundle, recognizer=lambda _: [{"male": 1.009, "female": 0.0}])
+    (read,) = cascade(crops(1)).recognitions
+    assert read.confidence == 1.0
+    assert read.probabilities == {"male": 1.0, "female": 0.0}
+    cascade.close()
+
+
 def test_answers_may_be_overwritten_later(bundle):
     answers = [{"female": 0.0, "male": 0.0} for _ in range(40)]
     sizes = []
@@ -116,6 +126,8 @@ def no_answer(_):
         (lambda _: [{"a": np.nan, "b": 1.0}] * 2, "no probabilities of labels"),
         (lambda _: [{"a": 0.5, "b": 0.4}] * 2, "no probabilities of labels"),
         (lambda _: [{"a": 1.5, "b": -0.5}] * 2, "no probabilities of labels"),
+        (lambda _: json.loads('[{"\\ud800": 1.0}, {"a": 1.0}]'), r"no text .*: {'\\ud800': 1\.0"),
+        (lambda _: [{"a": 0.5, " ": 0.5}] * 2, "a label that is empty"),
     ],
 )
 def test_a_recognizer_that_fails_is_told_of(bundle, recognizer, said):

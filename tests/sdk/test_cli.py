@@ -318,6 +318,25 @@ def test_a_video_as_lines_on_stdout(bundle, portrait, write_film):
     assert "3 frames" in err
 
 
+def test_a_video_that_is_left_before_its_end(into_closed_pipe, bundle, blank, write_film):
+    """Nothing is known of the rest of it, and what was there before stays."""
+    write_film("film.mp4", [blank] * 50)
+    Path("safe.mp4").write_bytes(b"before")
+    words = ["film.mp4", "--to", "-", "--to", "safe.mp4", "--to", "labels.jsonl"]
+    code, err = into_closed_pipe("-m", "dtir_sdk", "run", "--bundle", bundle.folder, *words)
+    assert code == 0
+    assert err.splitlines()[:3] == [
+        "dtir: film.mp4 was left before its end",
+        "dtir: what was written until then is safe.partial.mp4",
+        "dtir: what was written until then is labels.partial.jsonl",
+    ]
+    assert "no face" not in err
+    assert Path("safe.mp4").read_bytes() == b"before"
+    assert not Path("labels.jsonl").exists()
+    with VideoReader(Path("safe.partial.mp4")) as video:
+        assert len(list(video)) == Path("labels.partial.jsonl").read_bytes().count(b"\n") < 50
+
+
 def test_a_video_without_a_face(dtir, blank, write_film):
     write_film("film.mp4", [blank])
     code, _, err = dtir("run", "film.mp4", "--to", "safe.mp4")

@@ -32,6 +32,27 @@ def test_without_a_cover_nothing_of_the_frame_is_shown(frame):
         assert card.max() <= 200
 
 
+@pytest.mark.parametrize("place", [(-60, 40), (200, 40), (60, -60), (60, 160)])
+@pytest.mark.parametrize("surround", ["keep", "blur", "blank"])
+def test_covers_beside_the_frame_count_as_none(frame, surround, place):
+    left = [replace(cover(*place, 40, 77), growth=2.0), cover(*place, 30, None)]
+    assert np.array_equal(compose(frame, left, surround, SIZE), compose(frame, [], surround, SIZE))
+
+
+def test_a_turned_cover_beside_a_corner_of_the_frame_counts_as_none(frame):
+    """The upright box about it reaches into the frame; the cover itself does not."""
+    turned = cover(0, 0, 40, 77).transform
+    half = np.sqrt(0.5)
+    turned = np.array([[half, -half], [half, half]]) @ turned
+    # Its middle lies 20 pixels off the corner in both directions.
+    turned[:, 2] += SIZE / 2 - turned @ (-20, -20, 1)
+    beside = Cover(turned, np.full((SIZE, SIZE, 3), 77, np.uint8))
+    assert np.array_equal(compose(frame, [beside], "keep", SIZE), compose(frame, [], "keep", SIZE))
+    turned[:, 2] -= turned[:, :2] @ (10, 10)
+    assert (compose(frame, [beside], "keep", SIZE)[:5, :5] == 77).all()
+    assert np.array_equal(compose(frame, [beside], "keep", SIZE)[80:], frame[80:])
+
+
 def test_keep(frame):
     image = compose(frame, [cover(20, 30, 40, 77)], "keep", SIZE)
     assert (image[40:60, 30:50] == 77).all()

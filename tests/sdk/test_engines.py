@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -107,6 +108,19 @@ def test_cuda_asked_for_and_absent(absent):
     for engine in ("auto", "onnxruntime"):
         with pytest.raises(EngineError, match=r'pip install "dtir\[cuda\]"'):
             choose(engine, "cuda")
+
+
+def test_an_onnxruntime_that_cannot_be_loaded(tmp_path, monkeypatch):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libcudart: no such file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    told = r"onnxruntime cannot be loaded \(libcudart: no such file\)"
+    assert choose().engine == "openvino"
+    assert re.search(told, choose().reason)
+    assert re.search(told, str(engines.problems()["onnxruntime on cpu"]))
+    for device in ("cpu", "cuda"):
+        with pytest.raises(EngineError, match=told):
+            choose("onnxruntime", device)
 
 
 def test_cuda_in_an_onnxruntime_without_it(monkeypatch):

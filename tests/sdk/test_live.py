@@ -231,6 +231,8 @@ def test_the_shutter_of_a_live_stream(pipeline, driven, small):
         opened = next(stream)
         assert opened.faces
         assert opened.stamp.number == 3
+        # The one that was on its way is told of.
+        assert (stream.statistics.frames, stream.statistics.dropped) == (3, 1)
 
 
 @pytest.mark.parametrize("shut_frames", [0, 1])
@@ -484,6 +486,19 @@ def test_a_run_can_be_waited_for_and_stopped(pipeline, driven, small):
     assert called.wait(60)
     run.stop()
     assert driven.closed.is_set()
+
+
+def test_what_the_shutter_holds_back_of_a_run_counts_as_dropped(pipeline, driven, small):
+    with pipeline.stream(driven) as stream:
+        driven.put(small)
+        assert stream.wait(60)
+        stream.pause()
+        stream.resume()
+        driven.put(None)
+        called = []
+        stream.run(called.append)
+    assert called == []
+    assert (stream.statistics.frames, stream.statistics.dropped) == (0, 1)
 
 
 def test_no_callback_begins_with_a_picture_from_before_the_shutter(

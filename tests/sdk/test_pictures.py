@@ -145,14 +145,30 @@ def test_grey(tmp_path):
         assert np.array_equal(read[..., 0], read[..., 2])
 
 
-def test_transparency_is_laid_on_white(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_transparency_is_laid_on_white(tmp_path, suffix):
     picture = np.zeros((300, 3, 4), np.uint8)
     picture[:, 1, 3] = 128
     picture[:, 2] = (10, 20, 30, 255)
-    (tmp_path / "p.png").write_bytes(encoded(picture))
-    read = read_picture(tmp_path / "p.png")
+    path = tmp_path / f"p{suffix}"
+    path.write_bytes(encoded(picture, suffix))
+    read = read_picture(path)
     assert read[0].tolist() == [[255] * 3, [127] * 3, [10, 20, 30]]
     assert (read == read[:1]).all()
+
+
+@pytest.mark.parametrize("unused", [0, 255, 7])
+def test_a_bmp_of_32_bits_without_alpha(tmp_path, unused):
+    """Whose header names the bits of each colour, and leaves eight over."""
+    left_over = np.full((*smooth.shape[:2], 1), unused, np.uint8)
+    pixels = np.concatenate([smooth, left_over], axis=2)[::-1].tobytes()
+    height, width = smooth.shape[:2]
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    head += struct.pack("<III", 0xFF0000, 0xFF00, 0xFF)
+    start = 14 + len(head)
+    data = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + head + pixels
+    (tmp_path / "picture.bmp").write_bytes(data)
+    assert np.array_equal(read_picture(tmp_path / "picture.bmp"), smooth)
 
 
 def test_sixteen_bits(tmp_path):
@@ -291,6 +307,11 @@ def test_crops():
 def test_unknown_suffix(tmp_path):
     with pytest.raises(OutputError, match="suffix"):
         write_picture(tmp_path / "p.doc", smooth)
+
+
+def test_a_name_that_no_file_can_have():
+    with pytest.raises(OutputError, match=r"'a\\x00b\.png' is no name of a file"):
+        write_picture("a\0b.png", smooth)
 
 
 def test_unknown_color(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dtir_sdk import Pipeline
+from dtir_sdk.drawing import neutral_card
 from dtir_sdk.errors import ConfigurationError, EngineError, PictureError
 from dtir_sdk.faces import FaceFinder
 from dtir_sdk.results import FrameStamp
@@ -64,6 +65,18 @@ def test_a_lost_face_stays_covered_and_then_gives_a_card(pipeline, small):
     card = session(lost, 0.5)
     assert card.faces == ()
     assert card.image.min() >= 128
+
+
+def test_once_a_held_face_has_left_the_frame_there_is_a_card(pipeline, small):
+    session = pipeline.video()
+    height, width = small.shape[:2]
+    for number in range(20):
+        move = np.array([[1, 0, 30 * number], [0, 1, 0]], np.float32)
+        frame = cv2.warpAffine(small, move, (width, height), borderValue=(60, 60, 60))
+        result = session(frame, number / RATE)
+    (held,) = result.faces
+    assert not held.seen
+    assert np.array_equal(result.image, neutral_card(height, width))
 
 
 def test_the_cover_of_a_lost_face_grows(pipeline, small):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from operator import length_hint
 from pathlib import Path
 from time import perf_counter
@@ -122,8 +123,10 @@ class IterableSource(Source):
     def __init__(
         self, frames: Iterable[NDArray[Any]], rate: float | None = None, color: Color = "bgr"
     ) -> None:
-        # Some have a length, and raise an error when asked for it.
-        length = length_hint(frames, -1)
+        length = -1
+        # Some have a length, and raise an error of any kind when asked for it.
+        with suppress(Exception):
+            length = length_hint(frames, -1)
         super().__init__("the iterable of frames", rate=rate, length=None if length < 0 else length)
         self._frames = own_frames(frames, color)
         self._number = 0

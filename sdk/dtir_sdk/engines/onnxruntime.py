@@ -35,6 +35,7 @@ NAME = "onnxruntime"
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _PROVIDERS = {"cpu": _CPU, "cuda": _CUDA}
+_CPU_REMEDY = 'pip install "dtir[onnxruntime]"'
 _REMEDY = 'install it with pip install "dtir[cuda]" on a machine with an NVIDIA driver'
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 # y = Identity(x), float32 [1]: enough to learn whether CUDA really starts.
@@ -46,14 +47,14 @@ _SMALLEST_MODEL = bytes.fromhex(
 
 def problem(device: Device) -> Problem | None:
     """Says why this engine cannot be had on a device, or None where it can."""
-    installed = find_spec("onnxruntime") is not None
-    if device == "cuda":
-        return (
-            _cuda_problem() if installed else Problem("onnxruntime-gpu is not installed", _REMEDY)
-        )
-    if not installed:
-        return Problem("onnxruntime is not installed", 'pip install "dtir[onnxruntime]"')
-    return None
+    package, remedy = ("onnxruntime-gpu", _REMEDY) if device == "cuda" else (NAME, _CPU_REMEDY)
+    if find_spec("onnxruntime") is None:
+        return Problem(f"{package} is not installed", remedy)
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        return Problem(f"onnxruntime cannot be loaded ({reason(error)})", remedy)
+    return _cuda_problem() if device == "cuda" else None
 
 
 def _cuda_problem() -> Problem | None:

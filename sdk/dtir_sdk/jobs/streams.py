@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from dtir_sdk.capture import Source
 from dtir_sdk.errors import SourceError
@@ -21,8 +21,14 @@ from dtir_sdk.terminal import progress_bar
 _PATIENCE = 0.05
 
 
+class _LeftError(Exception):
+    """Tells the sinks that they did not get all of a file."""
+
+
 def run_stream(job: Job, pipeline: Pipeline, source: str, sinks: Sequence[str]) -> int:
     """Runs a source into sinks until it ends, a window is closed, or Ctrl-C ends a live one.
+
+    What is written of a file that was left before its end is kept apart, as `Place` says.
 
     Args:
         job: how faces are followed.
@@ -31,7 +37,7 @@ def run_stream(job: Job, pipeline: Pipeline, source: str, sinks: Sequence[str]) 
         sinks: names of the sinks.
 
     Returns:
-        0, or 3 where a video held no face.
+        0, or 3 where a video that ended held no face.
 
     Raises:
         DtirError: the source cannot be opened or fails, or a sink cannot be written to.
@@ -41,7 +47,7 @@ def run_stream(job: Job, pipeline: Pipeline, source: str, sinks: Sequence[str]) 
     opened: list[Sink] = []
     said: set[str] = set()
     try:
-        with ExitStack() as stack:
+        with suppress(_LeftError), ExitStack() as stack:
             frames = stack.enter_context(Source.open(source, on_event=_tell))
             origin = Origin(frames.rate, frames.file, frames.live)
             opened += [stack.enter_context(open_sink(name, origin)) for name in sinks]
@@ -56,13 +62,16 @@ def run_stream(job: Job, pipeline: Pipeline, source: str, sinks: Sequence[str]) 
                 ended = False
             if ended and not stream.statistics.frames:
                 raise SourceError(f"{frames.name} ended before its first frame")
+            if not (ended or frames.live):
+                _tell(f"{frames.name} was left before its end")
+                raise _LeftError
     finally:
         _tell_notes(opened, said)
     # Where the lines go to stdout, nothing else does.
     out = sys.stderr if "-" in sinks else sys.stdout
     print(f"{frames.name}: {tally(labels, pipeline.bundle)}", file=out)
     print(f"{frames.name}: {stream.statistics}", file=out)
-    if not labels and frames.file is not None:
+    if ended and not labels and frames.file is not None:
         _tell(f"{frames.name}: no face was found in any frame")
         return NO_FACE
     return DONE

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dtir_sdk.errors import ConfigurationError, OutputError
+from dtir_sdk.files import reason
 from dtir_sdk.sinks.base import Origin, Sink
 from dtir_sdk.sinks.callback import CallbackSink
 
@@ -102,8 +103,13 @@ def _open_files(target: str, origin: Origin) -> Sink:
 
 def _open_film(path: Path, origin: Origin) -> Sink:
     if find_spec("av") is not None:
-        from dtir_sdk.sinks.film import Film
-
+        try:
+            from dtir_sdk.sinks.film import Film
+        except ImportError as error:
+            raise OutputError(
+                f"PyAV is installed and cannot be loaded ({reason(error)}): install it again, or "
+                "remove it with `pip uninstall av`"
+            ) from error
         return Film(path, origin)
     if origin.live or path.suffix.lower() != ".mp4":
         what = "a live recording" if origin.live else f"a {path.suffix} film"

@@ -6,7 +6,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtir_sdk.checks import is_number
 from dtir_sdk.closing import Closing
+from dtir_sdk.errors import ConfigurationError
 from dtir_sdk.results import Result
 
 
@@ -19,11 +21,20 @@ class Origin:
         file: the video file whose sound is kept; None where there is none.
         live: whether the frames cannot be had again: what is written is then flushed as it comes,
             and no file that is there already is replaced.
+
+    Raises:
+        ConfigurationError: the rate is no finite number above 0.
     """
 
     rate: float | None = None
     file: Path | None = None
     live: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and not (is_number(self.rate) and self.rate > 0):
+            raise ConfigurationError(
+                f"rate must be more than 0, or None where it is not known, not {self.rate!r}"
+            )
 
 
 class Sink(Closing):

@@ -52,7 +52,8 @@ class Film(Recording):
 
     The times are those of `FrameStamp.seconds`, so a variable frame rate is kept; results without
     a stamp follow each other at the origin's rate, or 25 a second. The sound of the origin's file
-    is kept as `SoundTrack` says, until the last picture at least and a second after it at most.
+    is kept as `SoundTrack` says, until the last picture at least and a second after it at most;
+    where the format cannot hold it, it is left out, as `notes` then says.
     Nothing else of the file comes along: no place, date or title.
 
     What was written until an interruption, an error or even a kill can be played, up to the last
@@ -129,6 +130,33 @@ class Film(Recording):
                 self._film.close()
 
     def _open(self, result: Result) -> OutputContainer:
+        self._size = even_size(result.image)
+        self._first = 0.0 if result.stamp is None else result.stamp.seconds
+        film = self._open_pictures()
+        file = self._origin.file
+        if file is None:
+            return film
+        self._sound = self._open_sound(file, film)
+        if self._sound is None or not self._sound.found:
+            return film
+        try:
+            film.start_encoding()
+        except FFmpegError as error:
+            self._sound.close()
+            self._sound = None
+            film.close()
+            film = self._open_pictures()
+            # Where the pictures are at fault, it is raised here.
+            film.start_encoding()
+            self._note(
+                f"the sound of {file} is left out, which FFmpeg does not write into "
+                f"{self._place.path}: {ffmpeg_reason(error)}"
+            )
+        else:
+            self._note(f"the sound of {file} is kept: voices can be recognised")
+        return film
+
+    def _open_pictures(self) -> OutputContainer:
         path = self._place.writing
         options = _MP4 if path.suffix.lower() in (".mp4", ".mov") else _MATROSKA
         film = av.open(str(path.resolve()), "w", container_options=options)
@@ -136,7 +164,6 @@ class Film(Recording):
         name, settings = self._encoder(path.suffix.lower())
         stream = film.add_stream(name, rate=rate, options=settings)
         assert isinstance(stream, VideoStream)
-        self._size = even_size(result.image)
         stream.width, stream.height = self._size
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
@@ -144,9 +171,6 @@ class Film(Recording):
         context.gop_size = max(1, round(2 * rate))
         context.colorspace, context.color_range = _BT601, _NARROW
         self._pictures = stream
-        self._first = 0.0 if result.stamp is None else result.stamp.seconds
-        if self._origin.file is not None:
-            self._sound = self._open_sound(self._origin.file, film)
         return film
 
     def _encoder(self, suffix: str) -> tuple[str, dict[str, str]]:
@@ -161,13 +185,10 @@ class Film(Recording):
 
     def _open_sound(self, file: Path, film: OutputContainer) -> SoundTrack | None:
         try:
-            sound = SoundTrack(file, self._first, film)
+            return SoundTrack(file, self._first, film)
         except FFmpegError as error:
             self._note(f"the sound of {file} could not be read: {ffmpeg_reason(error)}")
             return None
-        if sound.found:
-            self._note(f"the sound of {file} is kept: voices can be recognised")
-        return sound
 
     def _finish_sound(self, end: float) -> None:
         if self._sound is None:

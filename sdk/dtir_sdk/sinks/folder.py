@@ -49,7 +49,7 @@ class PictureFolder(Sink):
             taken = sorted(path for path in self._folder.iterdir() if own.fullmatch(path.name))
         except FileExistsError as error:
             raise OutputError(f"{self._folder} is a file: name a folder") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise OutputError(f"{self._folder} could not be written: {reason(error)}") from error
         if taken:
             raise OutputError(

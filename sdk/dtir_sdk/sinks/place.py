@@ -59,7 +59,7 @@ class Place:
             raise OutputError(
                 f"{path} is there already: name another file, or move it away"
             ) from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self.failed(reason(error)) from error
 
     def keep(self, *, whole: bool) -> Path:

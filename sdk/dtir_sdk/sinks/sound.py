@@ -15,6 +15,10 @@ from dtir_sdk.files import reason
 if TYPE_CHECKING:
     from av.container import OutputContainer
 
+# Both encoders know it, and AAC, which begins 1024 samples late, is in step at it.
+_RATE = 48_000
+# FFmpeg lists them among what a MOV can hold, and refuses to write them.
+_NOT_IN_MOV = ("flac", "opus")
 # Fills gaps of more than 20 ms with silence, from the film's first picture on.
 _FILLING = "async=1:min_hard_comp=0.02:first_pts=0"
 
@@ -23,8 +27,8 @@ class SoundTrack:
     """Brings the sound of a file into a film, in step with its pictures.
 
     The packets are copied as they are where the film's format can hold them, and are otherwise
-    encoded anew in stereo or mono: as Opus in WebM, else as AAC. Of several tracks the one is
-    taken that FFmpeg thinks best. Sound from before the film's first picture is left out.
+    encoded anew in stereo or mono at 48 kHz: as Opus in WebM, else as AAC. Of several tracks the
+    one is taken that FFmpeg thinks best. Sound from before the film's first picture is left out.
 
     Args:
         file: a video file.
@@ -49,7 +53,7 @@ class SoundTrack:
         self._target: AudioStream | None = None
         if isinstance(source, AudioStream):
             start = skipped + self._first_picture()
-            if source.codec_context.name in film.supported_codecs:
+            if _can_hold(film, source):
                 self._target = film.add_stream_from_template(source)
                 self._items = self._copied(source, start)
             else:
@@ -168,11 +172,21 @@ def _pull(graph: Graph) -> Iterator[AudioFrame]:
         yield frame
 
 
+def _can_hold(film: OutputContainer, source: AudioStream) -> bool:
+    """Whether the packets can be copied, where FFmpeg itself would find out too late."""
+    name, kind = source.codec_context.name, film.format.name
+    refused = kind == "mov" and name in _NOT_IN_MOV
+    # Bare samples of an AVI or MKV do not say which channel is which, as MP4 and MOV must.
+    unnamed = any(channel.name == "NONE" for channel in source.layout.channels)
+    fits = not refused and not (unnamed and kind in ("mov", "mp4"))
+    return fits and name in film.supported_codecs
+
+
 def _encoder(source: AudioStream, film: OutputContainer) -> AudioStream:
     layout = "mono" if source.channels == 1 else "stereo"
     if film.format.name == "webm":
-        return film.add_stream("libopus", rate=48_000, layout=layout)
-    return film.add_stream("aac", rate=source.rate, layout=layout)
+        return film.add_stream("libopus", rate=_RATE, layout=layout)
+    return film.add_stream("aac", rate=_RATE, layout=layout)
 
 
 def _time(item: Packet[AudioStream] | AudioFrame) -> float:

@@ -187,10 +187,11 @@ def test_an_iterator_is_read_no_further_than_it_is_used(picture):
     assert made == [0]
 
 
-def test_an_iterable_that_does_not_know_its_length(picture):
+@pytest.mark.parametrize("error", [TypeError, NotImplementedError])
+def test_an_iterable_that_does_not_know_its_length(picture, error):
     class Endless:
         def __len__(self):
-            raise TypeError("of unknown length")
+            raise error("of unknown length")
 
         def __iter__(self):
             return iter([picture(1)])

@@ -92,26 +92,31 @@ def talkie(tmp_path: Path) -> Callable[..., Path]:
     """Writes a film of `seconds` with a beep from 1.0 to 1.2 s."""
 
     def make(
-        name: str = "talkie.mp4", codec: str = "aac", seconds: float = 2.0, start: float = 0.0
+        name: str = "talkie.mp4",
+        codec: str = "aac",
+        seconds: float = 2.0,
+        start: float = 0.0,
+        rate: int = 48_000,
+        layout: str = "mono",
     ) -> Path:
         path = tmp_path / name
-        times = np.arange(int(48_000 * seconds)) / 48_000
+        times = np.arange(int(rate * seconds)) / rate
         beep = (0.5 * np.sin(2 * np.pi * 1_000 * times) * ((times >= 1) & (times < 1.2))).astype(
             np.float32
         )
         with av.open(str(path), "w") as film:
             pictures = film.add_stream("mpeg4", rate=RATE)
             pictures.width, pictures.height, pictures.pix_fmt = 96, 64, "yuv420p"
-            sound = film.add_stream(codec, rate=48_000, layout="mono")
+            sound = film.add_stream(codec, rate=rate, layout=layout)
             for number in range(int(seconds * RATE)):
                 picture = np.full((64, 96, 3), 4 * (number % 60), np.uint8)
                 frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
                 frame.pts, frame.time_base = number + round(start * RATE), Fraction(1, RATE)
                 film.mux(pictures.encode(frame))
-            for at in range(0, len(beep), 4_800):
-                frame = av.AudioFrame.from_ndarray(beep[None, at : at + 4_800], "fltp", "mono")
-                frame.rate, frame.pts = 48_000, at + round(start * 48_000)
-                frame.time_base = Fraction(1, 48_000)
+            for at in range(0, len(beep), rate // 10):
+                frame = av.AudioFrame.from_ndarray(beep[None, at : at + rate // 10], "fltp", "mono")
+                frame.rate, frame.pts = rate, at + round(start * rate)
+                frame.time_base = Fraction(1, rate)
                 film.mux(sound.encode(frame))
             film.mux(pictures.encode(None))
             film.mux(sound.encode(None))

@@ -107,10 +107,17 @@ def test_changing_size(tmp_path, result, read):
         ("pcm_mulaw", "talkie.avi", "mp4", False),
         ("aac", "talkie.mp4", "webm", False),
         ("libopus", "talkie.mkv", "webm", True),
+        ("pcm_s16le", "talkie.avi", "mp4", False),
+        ("pcm_s16le", "talkie.avi", "mkv", True),
+        ("libopus", "talkie.mkv", "mov", False),
+        ("flac", "talkie.mkv", "mov", False),
     ],
 )
-def test_sound_is_kept_in_sync(tmp_path, result, read, talkie, codec, source, target, copied):
-    file = talkie(source, codec)
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+def test_sound_is_kept_in_sync(
+    tmp_path, result, read, talkie, codec, source, target, copied, layout
+):
+    file = talkie(source, codec, layout=layout)
     path = tmp_path / f"film.{target}"
     with open_sink(str(path), Origin(rate=30, file=file)) as sink:
         fill(sink, result, 60)
@@ -122,6 +129,30 @@ def test_sound_is_kept_in_sync(tmp_path, result, read, talkie, codec, source, ta
     # A copied film may begin with another packet, but has none of its own.
     assert (set(film.packets[5:60]) <= set(before.packets)) == copied
     assert any("voices can be recognised" in note for note in sink.notes)
+
+
+@pytest.mark.parametrize("rate", [192_000, 8_000, 5_512])
+def test_sound_at_any_rate_is_in_sync(tmp_path, result, read, talkie, rate):
+    file = talkie("talkie.avi", "pcm_u8", rate=rate)
+    with open_sink(str(tmp_path / "film.mp4"), Origin(rate=30, file=file)) as sink:
+        fill(sink, result, 60)
+    film = read(tmp_path / "film.mp4")
+    loud = np.flatnonzero(np.abs(film.sound) > 0.2) / film.rate + film.start
+    assert loud[0] == pytest.approx(1.0, abs=0.03)
+    assert loud[-1] == pytest.approx(1.2, abs=0.03)
+
+
+def test_sound_that_the_format_refuses_is_left_out(tmp_path, result, read, talkie):
+    """MP4 knows no MP3 of 8 kHz."""
+    path = tmp_path / "film.mp4"
+    origin = Origin(rate=30, file=talkie("talkie.avi", "libmp3lame", rate=8_000))
+    with open_sink(str(path), origin) as sink:
+        fill(sink, result, 60)
+    film = read(path)
+    assert len(film.pictures) == 60
+    assert film.codec is None
+    (note,) = sink.notes
+    assert "talkie.avi is left out, which FFmpeg does not write into" in note
 
 
 def test_sound_of_a_film_that_starts_late(tmp_path, result, read, talkie):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 
 import pytest
@@ -34,12 +35,36 @@ def test_a_folder_that_is_there_needs_no_slash(tmp_path):
     assert type(open_sink(str(tmp_path))).__name__ == "PictureFolder"
 
 
+def test_a_pyav_that_cannot_be_loaded(tmp_path, monkeypatch):
+    (tmp_path / "av.py").write_text("raise ImportError('libavcodec: no such file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("av", "dtir_sdk.sinks.film", "dtir_sdk.sinks.sound"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(OutputError, match=r"PyAV .* cannot be loaded \(libavcodec: no such file"):
+        open_sink(str(tmp_path / "film.mp4"))
+
+
 @pytest.mark.parametrize(
     "target", ["", "film", "film.avi", "camera:", "Window", "rtsp://host/film", "a.png", "a\0"]
 )
 def test_names_no_sink(target):
     with pytest.raises(ConfigurationError, match=r"names no sink: there are window, camera,"):
         open_sink(target)
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("target", ["a\0b.mp4", "a\0b.jsonl", "a\0b/", "a\0b/frame-%d.png"])
+def test_a_name_that_no_file_can_have(tmp_path, monkeypatch, target, live):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="null"):
+        open_sink(target, Origin(live=live))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, -25.0, 0, "25"])
+def test_a_rate_that_is_none(rate):
+    with pytest.raises(ConfigurationError, match=r"rate must be more than 0, or None .*, not "):
+        Origin(rate=rate)
 
 
 @pytest.mark.parametrize(
