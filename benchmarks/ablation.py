@@ -93,6 +93,7 @@ VARIANTS: Mapping[str, Variant] = {
     "skip-connections": Variant(
         "detail past the residual blocks", networks={"skip_connections": True}
     ),
+    "no-norms": Variant("generators without InstanceNorm", networks={"normalisation": "none"}),
     "similarity": Variant("1 - SSIM of the restored photo, weight 10", {"similarity_weight": 10.0}),
     "coarse": Variant(
         "restored photos made 4 and 16 times as small, weight 20", {"coarse_weight": 20.0}

@@ -89,6 +89,8 @@ def pictures(count: int = 8) -> torch.Tensor:
         {"backbone": "resnet50", "skip_connections": True},
         {"upsampling": "resize"},
         {"upsampling": "resize", "skip_connections": True},
+        {"normalisation": "none"},
+        {"normalisation": "none", "upsampling": "resize", "skip_connections": True},
     ],
 )
 def test_an_exported_network_is_the_network_again(small, exported, changes):

@@ -38,6 +38,7 @@ configurations = st.builds(
         recognizer_width=numbers,
         upsampling=st.sampled_from(["deconvolution", "resize"]),
         skip_connections=st.booleans(),
+        normalisation=st.sampled_from(["instance", "none"]),
     ),
     st.builds(
         Data,

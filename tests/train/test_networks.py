@@ -117,6 +117,31 @@ def test_skip_connections_leave_the_edge_generator_under_its_budget():
     assert 0.82e9 < counter.get_total_flops() / 2 < 0.9e9
 
 
+def test_a_fresh_generator_without_norms_neither_swells_nor_fades():
+    torch.manual_seed(0)
+    network = Generator(8, 9, normalisation="none")
+    assert network.state_dict().keys() == Generator(8, 9).state_dict().keys()
+    initialise(network)
+    made, halfway, end = network.with_features(random_pictures(4, 64))
+    assert torch.equal(halfway, end)
+    assert 0.1 < float(end.detach().std()) < 2
+    assert 0.1 < float(made.detach().std()) < 0.9
+    made.square().mean().backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+def test_without_norms_a_generator_sees_how_light_a_picture_is():
+    pictures = random_pictures(1, 64) * 0.2
+    # InstanceNorm takes a shade out again, but for what the rim of zeros tells of it.
+    for normalisation, sees in (("instance", False), ("none", True)):
+        torch.manual_seed(0)
+        network = Generator(8, 1, normalisation=normalisation)
+        initialise(network)
+        one, other = (network.encoder[0][:2](each) for each in (pictures, pictures + 0.5))
+        apart = (one - other).mean(dim=(2, 3)).abs() / one.std(dim=(2, 3))
+        assert bool(apart.max() > 0.5) == sees
+
+
 @pytest.mark.parametrize(("blocks", "halfway"), [(1, 1), (2, 1), (9, 5)])
 def test_a_generator_shows_its_features_halfway_and_at_the_end(blocks, halfway):
     torch.manual_seed(0)

@@ -20,6 +20,7 @@ from dtir_sdk.sources import SAMPLE_PORTRAIT
 from dtir_sdk.stopping import Terminated
 from dtir_train import building
 from dtir_train.captured import WARM_UP
+from dtir_train.channel import from_bytes, send
 from dtir_train.checkpoint import (
     CHECKPOINT_NAME,
     load_checkpoint,
@@ -29,6 +30,7 @@ from dtir_train.checkpoint import (
 )
 from dtir_train.configuration import PRESETS
 from dtir_train.datasets import load_secret
+from dtir_train.datasets.generated import generated_secret
 from dtir_train.execution import Execution
 from dtir_train.networks import Recognizer
 from dtir_train.run_folder import (
@@ -350,6 +352,27 @@ def test_skip_connections_are_added_to_networks_that_had_none(small, tmp_path):
     plain = replace(small(steps=1), start_from=str(tmp_path / "skipping"))
     with pytest.raises(ConfigurationError, match=r"its transfer .*skips\.0.* in one of them only"):
         fit(plain, tmp_path / "plain", OFTEN)
+
+
+def test_generators_without_norms_start_from_those_with_them(small, tmp_path):
+    fit(small(steps=4), tmp_path / "first", OFTEN)
+    without = small(steps=1, learning_rate=1e-9, average=0.0)
+    sizes = replace(without.networks, normalisation="none", skip_connections=True)
+    without = replace(without, networks=sizes, start_from=str(tmp_path / "first"))
+    fit(without, tmp_path / "without", OFTEN)
+    first, second = load_trained(tmp_path / "first"), load_trained(tmp_path / "without")
+    drawn = torch.from_numpy(generated_secret(16, sizes.image_size, 5)[0])
+    photos = from_bytes(drawn.permute(0, 3, 1, 2))
+    cartoons = send(second.transfer(photos))
+    for name, seen in (("transfer", photos), ("restorer", cartoons)):
+        network, wanted = getattr(second, name), getattr(first, name)(seen)
+        taken_in = float((network(seen) - wanted).square().mean().detach())
+        network.load_state_dict(getattr(first, name).state_dict(), strict=False)
+        left_out = float((network(seen) - wanted).square().mean().detach())
+        assert 0 < taken_in < 0.8 * left_out, name
+    again = replace(small(steps=1), start_from=str(tmp_path / "without"))
+    with pytest.raises(ConfigurationError, match=r"no norms.* add --networks.normalisation none"):
+        fit(again, tmp_path / "again", OFTEN)
 
 
 @pytest.mark.parametrize(

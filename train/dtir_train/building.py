@@ -8,7 +8,13 @@ from dtir_train.networks import Generator, Recognizer
 
 def build_generator(sizes: Networks) -> Generator:
     """Builds a transfer or a restore generator; both have the same structure."""
-    return Generator(sizes.channels, sizes.blocks, sizes.upsampling, sizes.skip_connections)
+    return Generator(
+        sizes.channels,
+        sizes.blocks,
+        sizes.upsampling,
+        sizes.skip_connections,
+        sizes.normalisation,
+    )
 
 
 def build_recognizer(sizes: Networks, classes: int) -> Recognizer:

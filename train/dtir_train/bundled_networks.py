@@ -25,7 +25,7 @@ from dtir_sdk.manifest import MANIFEST, ModelName
 from dtir_train.building import build_generator, build_recognizer
 from dtir_train.checkpoint import Checkpoint, TrainedNetworks, TrainedRecognizer, load_either
 from dtir_train.configuration import Configuration, Data, Networks
-from dtir_train.networks import Backbone
+from dtir_train.networks import Backbone, Normalisation
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 _PREFIX = "network."
@@ -94,11 +94,11 @@ def load_bundled(path: Path) -> TrainedNetworks:
             f"{path} is a bundle of the role {manifest.role!r} in {', '.join(sorted(stored))}: "
             "only a full one in fp32 can be trained on"
         )
-    transfer, restorer, recognizer = (
-        _weights(bundle, model) for model in ("transfer", "restorer", "recognizer")
-    )
+    graphs = [_graph(bundle, model) for model in ("transfer", "restorer", "recognizer")]
+    transfer, restorer, recognizer = map(_weights, graphs)
+    normalisation: Normalisation = "instance" if _has_norms(graphs[0]) else "none"
     try:
-        sizes = _sizes(manifest.image_size, transfer, recognizer)
+        sizes = _sizes(manifest.image_size, transfer, recognizer, normalisation)
         networks = TrainedNetworks(
             _loaded(build_generator(sizes), transfer),
             _loaded(build_recognizer(sizes, len(manifest.labels)), recognizer),
@@ -148,9 +148,16 @@ def restore_batch_norm(network: nn.Module, pictures: Tensor) -> None:
         layer.bias.add_(mean)
 
 
-def _weights(bundle: Bundle, model: ModelName) -> _Weights:
+def _graph(bundle: Bundle, model: ModelName) -> onnx.GraphProto:
+    return onnx.load_model_from_string(bundle.model(model)).graph
+
+
+def _has_norms(graph: onnx.GraphProto) -> bool:
+    return any(node.op_type == "InstanceNormalization" for node in graph.node)
+
+
+def _weights(graph: onnx.GraphProto) -> _Weights:
     """The weights and biases of a graph's layers, by the names of the network's parameters."""
-    graph = onnx.load_model_from_string(bundle.model(model)).graph
     values = {value.name: value for value in graph.initializer}
     weights: _Weights = {}
     for node in graph.node:
@@ -162,7 +169,9 @@ def _weights(bundle: Bundle, model: ModelName) -> _Weights:
     return weights
 
 
-def _sizes(image_size: int, generator: _Weights, recognizer: _Weights) -> Networks:
+def _sizes(
+    image_size: int, generator: _Weights, recognizer: _Weights, normalisation: Normalisation
+) -> Networks:
     resized = "decoder.0.1.weight" in generator
     depth = _count(recognizer, "layer3.{}.conv1.weight")
     return Networks(
@@ -173,6 +182,7 @@ def _sizes(image_size: int, generator: _Weights, recognizer: _Weights) -> Networ
         recognizer_width=len(recognizer["conv1.weight"]),
         upsampling="resize" if resized else "deconvolution",
         skip_connections="skips.0.weight" in generator,
+        normalisation=normalisation,
     )
 
 

@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dtir_sdk.errors import ConfigurationError
-from dtir_train.networks import Backbone, Upsampling
+from dtir_train.networks import Backbone, Normalisation, Upsampling
 
 PresetName = Literal["paper", "base", "edge", "tiny"]
 AdversarialLoss = Literal["least-squares", "cross-entropy", "hinge", "relativistic"]
@@ -59,6 +59,8 @@ class Networks:
         upsampling: of both generators: the paper's deconvolution, or resizing and convolution.
         skip_connections: let detail past the residual blocks of both generators, by 1x1
             convolutions. The paper's have none.
+        normalisation: of both generators' features: the paper's InstanceNorm, or none. A run
+            without may start from one with it, which it computes about the same as at first.
     """
 
     image_size: int = 128
@@ -69,6 +71,7 @@ class Networks:
     recognizer_width: int = 64
     upsampling: Upsampling = "deconvolution"
     skip_connections: bool = False
+    normalisation: Normalisation = "instance"
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % 4:

@@ -18,24 +18,38 @@ from torch import Tensor, nn
 
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
 Upsampling = Literal["deconvolution", "resize"]
+Normalisation = Literal["instance", "none"]
 
 
-def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+class NoNorm(nn.Identity):
+    """Stands where the paper's generators have an InstanceNorm, so that names stay the same."""
+
+
+def _norm(channels: int, normalisation: Normalisation) -> nn.Module:
+    return nn.InstanceNorm2d(channels) if normalisation == "instance" else NoNorm()
+
+
+def _conv_norm_relu(
+    inputs: int, outputs: int, kernel: int, stride: int, normalisation: Normalisation
+) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2),
-        nn.InstanceNorm2d(outputs),
+        _norm(outputs, normalisation),
         nn.ReLU(inplace=True),
     )
 
 
-def _doubled_norm_relu(inputs: int, outputs: int, upsampling: Upsampling) -> nn.Sequential:
+def _doubled_norm_relu(
+    inputs: int, outputs: int, upsampling: Upsampling, normalisation: Normalisation
+) -> nn.Sequential:
     if upsampling == "resize":
         return nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="nearest"), *_conv_norm_relu(inputs, outputs, 3, 1)
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            *_conv_norm_relu(inputs, outputs, 3, 1, normalisation),
         )
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1),
-        nn.InstanceNorm2d(outputs),
+        _norm(outputs, normalisation),
         nn.ReLU(inplace=True),
     )
 
@@ -43,14 +57,14 @@ def _doubled_norm_relu(inputs: int, outputs: int, upsampling: Upsampling) -> nn.
 class ResidualBlock(nn.Module):
     """conv-IN-ReLU-conv-IN with an identity short cut; shape ``[N, C, H, W]`` is kept."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, normalisation: Normalisation = "instance") -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, 1, 1),
-            nn.InstanceNorm2d(channels),
+            _norm(channels, normalisation),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, 1, 1),
-            nn.InstanceNorm2d(channels),
+            _norm(channels, normalisation),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -74,6 +88,8 @@ class Generator(nn.Module):
             size (as a U-Net, Ronneberger et al., 2015), through 1x1 convolutions. The paper has
             none: all detail has to pass the residual blocks, at a quarter of the side. At their
             fresh weights of 0 they change nothing.
+        normalisation: "instance" is the paper's. It takes out of each layer how light and how rich
+            in contrast the picture is; "none" leaves that in, and computes less.
     """
 
     def __init__(
@@ -82,17 +98,20 @@ class Generator(nn.Module):
         blocks: int = 9,
         upsampling: Upsampling = "deconvolution",
         skip_connections: bool = False,
+        normalisation: Normalisation = "instance",
     ) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            _conv_norm_relu(3, channels, 7, 1),
-            _conv_norm_relu(channels, channels * 2, 3, 2),
-            _conv_norm_relu(channels * 2, channels * 4, 3, 2),
+            _conv_norm_relu(3, channels, 7, 1, normalisation),
+            _conv_norm_relu(channels, channels * 2, 3, 2, normalisation),
+            _conv_norm_relu(channels * 2, channels * 4, 3, 2, normalisation),
         )
-        self.residual = nn.Sequential(*(ResidualBlock(channels * 4) for _ in range(blocks)))
+        self.residual = nn.Sequential(
+            *(ResidualBlock(channels * 4, normalisation) for _ in range(blocks))
+        )
         self.decoder = nn.Sequential(
-            _doubled_norm_relu(channels * 4, channels * 2, upsampling),
-            _doubled_norm_relu(channels * 2, channels, upsampling),
+            _doubled_norm_relu(channels * 4, channels * 2, upsampling, normalisation),
+            _doubled_norm_relu(channels * 2, channels, upsampling, normalisation),
             nn.Conv2d(channels, 3, 7, 1, 3),
         )
         widths = (channels * 2, channels) if skip_connections else ()
@@ -273,11 +292,17 @@ class Recognizer(nn.Module):
 def initialise(network: nn.Module) -> None:
     """Draws fresh weights in place: N(0, 0.02) for generators and discriminators (CycleGAN), 0 for
     a generator's skip connections, He's fan-out rule for the recognizer (torchvision).
+
+    Without norms a generator has He's fan-in rule, and 0 for the last convolution of each residual
+    block (Fixup, Zhang et al., 2019): nothing else keeps its features from growing block by block.
     """
+    plain = any(isinstance(module, NoNorm) for module in network.modules())
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             if isinstance(network, Recognizer):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            elif plain:
+                nn.init.kaiming_normal_(module.weight)
             else:
                 nn.init.normal_(module.weight, 0.0, 0.02)
             if module.bias is not None:
@@ -285,3 +310,6 @@ def initialise(network: nn.Module) -> None:
     if isinstance(network, Generator):
         for weight in network.skips.parameters():
             nn.init.zeros_(weight)
+        if plain:
+            for block in network.residual:
+                nn.init.zeros_(block.get_submodule("body.3").get_parameter("weight"))

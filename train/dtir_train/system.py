@@ -35,6 +35,7 @@ from dtir_train.losses import (
 )
 from dtir_train.networks import Discriminator, initialise
 from dtir_train.optimizer_state import load_optimizer, optimizer_tensors
+from dtir_train.unnormalising import take_norms_in
 from dtir_train.widening import widened
 
 # The networks that are deployed, and so averaged.
@@ -245,23 +246,34 @@ class System:
             ) from error
         self.step = checkpoint.step
 
-    def start_from(self, checkpoint: Checkpoint, folded: Tensor | None = None) -> None:
+    def start_from(self, checkpoint: Checkpoint, photos: Tensor, *, folded: bool = False) -> None:
         """Takes over the weights of another run, averaged where it averaged them.
 
         Narrower networks are widened. Skip connections that the other run's generators have not
-        got keep their fresh weights of 0. Where the other run reads other labels, the recognizer
-        takes over all but its last layer, and nothing where that has another backbone; the
-        discriminator nothing where there is none.
+        got keep their fresh weights of 0. Generators without norms take in the work of the other
+        run's norms, and compute about the same. Where the other run reads other labels, the
+        recognizer takes over all but its last layer, and nothing where that has another backbone;
+        the discriminator nothing where there is none.
 
         Args:
             checkpoint: of the other run, or of a bundle.
-            folded: photos float32 [N, 3, S, S] on the system's device to restore the recognizer's
-                BatchNorm with, where a bundle's export folded it; the same in every process.
+            photos: float32 [N, 3, S, S] on the system's device, the same in every process, to
+                measure features on, where norms have to be taken in or given back.
+            folded: whether the recognizer's BatchNorm was folded, as a bundle's export does.
 
         Raises:
             ConfigurationError: where the networks' sizes do not go into these.
         """
         sizes, others = self.configuration.networks, checkpoint.configuration.networks
+        if sizes.normalisation == "instance" != others.normalisation:
+            raise ConfigurationError(
+                f"start_from {self.configuration.start_from}: its generators have no norms, so "
+                "that only others without can start from them: add --networks.normalisation none"
+            )
+        seen = {
+            "transfer": lambda: photos,
+            "restorer": lambda: send(self._plain["transfer"](photos)),
+        }
         for name in NETWORKS:
             network = self._plain[name]
             if name == "recognizer" and others.backbone != sizes.backbone:
@@ -280,9 +292,11 @@ class System:
                     f"start_from {self.configuration.start_from}: its {name} does not fit into "
                     f"this configuration's: {error}"
                 ) from error
-            if name == "recognizer" and folded is not None:
-                with torch.no_grad():
-                    restore_batch_norm(network, send(self._plain["transfer"](folded)))
+            with torch.no_grad():
+                if name in seen and sizes.normalisation != others.normalisation:
+                    take_norms_in(network, seen[name]())
+                if name == "recognizer" and folded:
+                    restore_batch_norm(network, send(self._plain["transfer"](photos)))
             if name in self._averaged:
                 self._averaged[name].module.load_state_dict(network.state_dict())
 

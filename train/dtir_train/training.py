@@ -41,8 +41,8 @@ from dtir_train.system import StepMetrics, System
 from dtir_train.unfinished import refuse_recognizers_training
 from dtir_train.validation import save_samples, validate
 
-# Photos whose cartoons say what the BatchNorm layers of a bundle's recognizer see.
-_FOLDED_ON = 128
+# Photos that say, and whose cartoons say, what layers see whose norms are taken in or given back.
+_MEASURED_ON = 128
 
 
 def fit(configuration: Configuration, folder: Path, execution: Execution) -> None:
@@ -298,11 +298,11 @@ def _start(system: System, secret: Pictures, fabric: Fabric) -> None:
                 f"start_from {path}: a recognizer of photos alone, which can be a teacher, but no "
                 "start: name a run of `dtir-train fit`"
             )
-        system.start_from(checkpoint)
-        return
-    spread = np.linspace(0, len(secret) - 1, min(len(secret), _FOLDED_ON)).astype(np.int64)
+    else:
+        checkpoint = bundled_checkpoint(path)
+    spread = np.linspace(0, len(secret) - 1, min(len(secret), _MEASURED_ON)).astype(np.int64)
     photos, _ = fabric.to_device(photos_of(secret, spread))
-    system.start_from(bundled_checkpoint(path), photos)
+    system.start_from(checkpoint, photos, folded=is_bundle(path))
 
 
 def _over_processes(
