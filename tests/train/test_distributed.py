@@ -430,6 +430,8 @@ try:
     Late(distributed.get_rank(), 2).together(work)
 except DataError:
     tell("ended")
+# Who leaves the connection to Python's end may die of it where the other has ended already.
+distributed.destroy_process_group()
 """
 
 
@@ -439,7 +441,8 @@ def test_none_ends_before_all_know_why(tmp_path):
     script = tmp_path / "late.py"
     script.write_text(LATE)
     words = [sys.executable, *TORCHRUN, str(script)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
     times: dict[str, list[float]] = {"known": [], "ended": []}
     for line in done.stdout.splitlines():
         what, _, when = line.partition(" ")
