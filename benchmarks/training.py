@@ -190,11 +190,6 @@ class FirstLoop:
             * functional.cross_entropy(self._recognizer(cartoons), labels)
             + recipe.restoration_weight * functional.l1_loss(restored, photos)
         )
-        if recipe.coarse_weight:
-            by_four = functional.avg_pool2d(restored - photos, 4)
-            by_sixteen = functional.avg_pool2d(by_four, 4)
-            coarse = (by_four.abs().mean() + by_sixteen.abs().mean()) / 2
-            loss = loss + recipe.coarse_weight * coarse
         if recipe.similarity_weight:
             similar = structural_similarity_index_measure(restored + 1, photos + 1, data_range=2.0)
             assert isinstance(similar, Tensor)

@@ -55,14 +55,17 @@ def test_a_turned_face_has_a_turned_region():
     assert (region.across, region.down) == pytest.approx((upright.across, upright.down))
 
 
+def zipped(folder: Path, path: Path) -> Path:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_people_are_cut_off_their_white(folder, tmp_path, packed):
-    source = folder
-    if packed:
-        source = tmp_path / "faces.zip"
-        with zipfile.ZipFile(source, "w") as archive:
-            archive.write(folder / "labels.csv", "labels.csv")
-            archive.write(folder / "images/a.png", "images/a.png")
+    source = zipped(folder, tmp_path / "faces.zip") if packed else folder
     (cutout,) = read_cutouts(source, 1)
     assert cutout.opacity[2, 2] == 0
     # White within a face, as eyes and teeth are, belongs to it.
@@ -76,12 +79,8 @@ def test_too_few_people(folder):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_picture_that_is_not_there(folder, tmp_path, packed):
-    source = folder
-    if packed:
-        source = tmp_path / "faces.zip"
-        with zipfile.ZipFile(source, "w") as archive:
-            archive.write(folder / "labels.csv", "labels.csv")
     (folder / "images/a.png").unlink()
+    source = zipped(folder, tmp_path / "faces.zip") if packed else folder
     with pytest.raises(DataError, match=r"labels\.csv: a\.png cannot be used: "):
         read_cutouts(source, 1)
 

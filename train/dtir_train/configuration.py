@@ -262,6 +262,11 @@ class Distillation:
         check_amount("temperature", self.temperature)
 
 
+def kind_of_pictures(align: bool) -> str:
+    """Returns what networks are given, in words, by whether faces were cut out."""
+    return "faces that are cut out" if align else "whole pictures"
+
+
 def _weights(of: Recipe | Distillation) -> list[str]:
     return [each.name for each in dataclasses.fields(of) if each.name.endswith("_weight")]
 

@@ -28,7 +28,7 @@ from dtir_sdk.manifest import MANIFEST
 from dtir_train.bundled_networks import is_bundle, load_networks
 from dtir_train.channel import send
 from dtir_train.checkpoint import CHECKPOINT_NAME, TrainedRecognizer
-from dtir_train.configuration import Configuration, Distillation
+from dtir_train.configuration import Configuration, Distillation, kind_of_pictures
 from dtir_train.losses import dissimilarity_loss, divergence, feature_difference
 from dtir_train.networks import Generator
 
@@ -113,13 +113,11 @@ class Teacher:
                 f"teacher {path}: it reads {', '.join(trained.labels)}, the data has "
                 f"{', '.join(labels)}: choose a teacher of the same labels"
             )
-        if trained.configuration.data.align != configuration.data.align:
-            its, this = "faces that are cut out", "whole pictures"
-            if configuration.data.align:
-                its, this = this, its
+        its, wanted = trained.configuration.data.align, configuration.data.align
+        if its != wanted:
             raise ConfigurationError(
-                f"teacher {path}: it was trained on {its}, this run is on {this}: choose a teacher "
-                "of the same kind"
+                f"teacher {path}: it was trained on {kind_of_pictures(its)}, this run is on "
+                f"{kind_of_pictures(wanted)}: choose a teacher of the same kind"
             )
         self._fabric = fabric
         self._restores = configuration.distillation.restoration_weight > 0

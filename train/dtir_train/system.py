@@ -33,7 +33,7 @@ from dtir_train.losses import (
     gradient_penalty,
     transfer_loss,
 )
-from dtir_train.networks import Discriminator, initialise
+from dtir_train.networks import Discriminator, Generator, initialise
 from dtir_train.optimizer_state import load_optimizer, optimizer_tensors
 from dtir_train.unnormalising import take_norms_in
 from dtir_train.widening import widened
@@ -270,10 +270,6 @@ class System:
                 f"start_from {self.configuration.start_from}: its generators have no norms, so "
                 "that only others without can start from them: add --networks.normalisation none"
             )
-        seen = {
-            "transfer": lambda: photos,
-            "restorer": lambda: send(self._plain["transfer"](photos)),
-        }
         for name in NETWORKS:
             network = self._plain[name]
             if name == "recognizer" and others.backbone != sizes.backbone:
@@ -292,13 +288,16 @@ class System:
                     f"start_from {self.configuration.start_from}: its {name} does not fit into "
                     f"this configuration's: {error}"
                 ) from error
-            with torch.no_grad():
-                if name in seen and sizes.normalisation != others.normalisation:
-                    take_norms_in(network, seen[name]())
-                if name == "recognizer" and folded:
-                    restore_batch_norm(network, send(self._plain["transfer"](photos)))
+            if isinstance(network, Generator) and sizes.normalisation != others.normalisation:
+                take_norms_in(network, photos if name == "transfer" else self._cartoons(photos))
+            if name == "recognizer" and folded:
+                restore_batch_norm(network, self._cartoons(photos))
             if name in self._averaged:
                 self._averaged[name].module.load_state_dict(network.state_dict())
+
+    @torch.no_grad()
+    def _cartoons(self, photos: Tensor) -> Tensor:
+        return send(self._plain["transfer"](photos))
 
     def weights_sha256(self) -> str:
         """Returns the SHA-256 of the networks' weights, in hexadecimal."""

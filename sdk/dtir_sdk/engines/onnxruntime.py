@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def problem(device: Device) -> Problem | None:
     if find_spec("onnxruntime") is None:
         return Problem(f"{package} is not installed", remedy)
     try:
-        import onnxruntime  # noqa: F401
+        import_module("onnxruntime")
     except ImportError as error:
         return Problem(f"onnxruntime cannot be loaded ({reason(error)})", remedy)
     return _cuda_problem() if device == "cuda" else None

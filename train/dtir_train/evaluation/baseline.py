@@ -9,7 +9,13 @@ from dtir_sdk.errors import ConfigurationError
 from dtir_train.arithmetic import best_device
 from dtir_train.checkpoint import load_recognizer
 from dtir_train.classifier import batches_of, train_classifier
-from dtir_train.configuration import Data, Networks, PresetName, check_amount
+from dtir_train.configuration import (
+    Data,
+    Networks,
+    PresetName,
+    check_amount,
+    kind_of_pictures,
+)
 from dtir_train.datasets import Pictures
 from dtir_train.evaluation.systems import DEFAULT_PRESET, TrainedSystem
 from dtir_train.networks import Recognizer
@@ -119,12 +125,11 @@ def photo_recognizer(path: Path, system: TrainedSystem) -> Recognizer:
             f"({', '.join(system.labels[:10])}) from {system.image_size}x{system.image_size}: "
             "choose two of the same task"
         )
-    if trained.configuration.data.align != system.align:
-        its, own = "faces that are cut out", "whole pictures"
-        if system.align:
-            its, own = own, its
+    align = trained.configuration.data.align
+    if align != system.align:
         raise ConfigurationError(
-            f"{path} was trained on {its}, {system.name} on {own}: choose two of the same kind (a "
-            "bundle that does not say what it takes is taken to be of faces: export it again)"
+            f"{path} was trained on {kind_of_pictures(align)}, {system.name} on "
+            f"{kind_of_pictures(system.align)}: choose two of the same kind (a bundle that does "
+            "not say what it takes is taken to be of faces: export it again)"
         )
     return trained.network.to(best_device())
