@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +90,50 @@ def small() -> Callable[..., Configuration]:
     return make
 
 
+class Started(subprocess.Popen[str]):
+    """A process, and all that it starts in turn.
+
+    One of those that is left holds the pipes open: who reads them to their end waits for ever.
+    """
+
+    def __init__(self, words: list[str], environment: Mapping[str, str], **options) -> None:
+        # All inherit it.
+        self._mark = f"DTIR_TEST_STARTED={uuid.uuid4()}"
+        name, _, value = self._mark.partition("=")
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        super().__init__(words, env={**environment, name: value}, **pipes, **options)
+
+    def signal_all(self, number: int) -> None:
+        self.send_signal(number)
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            # Not all are ours to read, and one may end meanwhile.
+            with suppress(OSError):
+                if self._mark.encode() in environ.read_bytes().split(b"\0"):
+                    os.kill(int(environ.parent.name), number)
+
+    def wait_for(self, what: Path) -> None:
+        """Waits until a file is there, which it must be before the process ends."""
+        deadline = time.monotonic() + 240
+        while not what.is_file():
+            assert self.poll() is None, self.finish(60)
+            if time.monotonic() > deadline:
+                self.finish(0)
+            time.sleep(0.005)
+
+    def finish(self, timeout: float) -> tuple[str, str]:
+        """Gives stdout and stderr at its end; where that does not come, tells what each did."""
+        try:
+            return self.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.signal_all(signal.SIGABRT)
+            try:
+                _, errors = self.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                self.signal_all(signal.SIGKILL)
+                _, errors = self.communicate()
+            pytest.fail(f"not at its end after {timeout} s:\n{errors}")
+
+
 @dataclass(frozen=True)
 class Command:
     """`dtir-train` in a process of its own, or in those that a launcher starts."""
@@ -94,33 +141,42 @@ class Command:
     script: Path
     launcher: tuple[str, ...] = ()
 
-    def start(self, *arguments: object, **options) -> subprocess.Popen[str]:
-        environment = dict(os.environ, OMP_NUM_THREADS="1")
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *arguments: object, **options) -> Iterator[Started]:
+        """The command as it runs; nothing of it is left after the block."""
+        process = Started(
             [sys.executable, *self.launcher, str(self.script), *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            dict(os.environ, OMP_NUM_THREADS="1", PYTHONFAULTHANDLER="1"),
             cwd=self.script.parent,
-            env=environment,
             **options,
         )
+        try:
+            yield process
+        finally:
+            process.signal_all(signal.SIGKILL)
+            process.communicate()
 
     def run(self, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments, **options)
-        try:
-            output, errors = process.communicate(timeout=300)
-        except BaseException:
-            process.kill()
-            raise
+        with self.started(*arguments, **options) as process:
+            output, errors = process.finish(300)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
+@pytest.fixture(scope="session")
+def command_in() -> Callable[[Path], Command]:
+    """Gives the command with its script in a folder."""
+
+    def give(folder: Path) -> Command:
+        script = folder / "dtir_train_script.py"
+        script.write_text("from dtir_train.cli import main\n\nmain()\n")
+        return Command(script)
+
+    return give
+
+
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    script = tmp_path / "dtir_train_script.py"
-    script.write_text("from dtir_train.cli import main\n\nmain()\n")
-    return Command(script)
+def command(tmp_path: Path, command_in: Callable[[Path], Command]) -> Command:
+    return command_in(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -147,19 +147,12 @@ def test_what_was_trained_when_it_was_stopped_is_kept(
     run = tmp_path / "run"
     often = ["--save-every=7", "--log-every=1"]
     arguments = ["fit", "tiny", f"--run={run}", *often, *options(small(steps=5000))]
-    process = command.start(*arguments)
-    try:
-        deadline = time.monotonic() + 240
-        while not (run / CHECKPOINT_NAME).is_file():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    with command.started(*arguments) as process:
+        process.wait_for(run / CHECKPOINT_NAME)
         # Not just after a checkpoint that was due in any case.
         time.sleep(0.2)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
+        _, errors = process.finish(60)
     assert process.returncode == code
     promise, end = errors.splitlines()
     assert promise == "dtir-train: stopping after this step; once more stops at once"

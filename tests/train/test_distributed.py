@@ -8,10 +8,9 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,43 +76,19 @@ def workers(process: subprocess.Popen[str]) -> dict[int, int]:
     return found
 
 
-def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
-    while not what():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-@contextmanager
-def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def is_gone(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, small, options) -> Path:
+def two(tmp_path_factory, small, options, command_in) -> Path:
     """The run of two processes that was never stopped."""
     folder = tmp_path_factory.mktemp("two")
-    script = folder / "script.py"
-    script.write_text("from dtir_train.cli import main\n\nmain()\n")
     words = [*options(small(steps=STEPS, settle=SETTLE)), *WORDS, "--processes=2"]
-    done = subprocess.run(
-        [sys.executable, script, "fit", "tiny", f"--run={folder / 'run'}", *words],
-        env=dict(os.environ, OMP_NUM_THREADS="1", DTIR_CACHE=str(folder / "cache")),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DTIR_CACHE", str(folder / "cache"))
+        done = command_in(folder).run("fit", "tiny", f"--run={folder / 'run'}", *words)
     assert done.returncode == 0, done.stderr
     assert not told(done.stderr)
     return folder / "run"
@@ -140,13 +115,10 @@ def test_torchrun_goes_on_exactly_after_kill_9_at_any_moment(
     run = tmp_path / "run"
     words = [f"--run={run}", *options(small(steps=STEPS, settle=SETTLE)), *WORDS]
     torchrun = replace(command, launcher=TORCHRUN)
-    with ended(torchrun.start("fit", "tiny", *words)) as process:
-        wait_for((run / CHECKPOINT_NAME).is_file, process)
+    with torchrun.started("fit", "tiny", *words) as process:
+        process.wait_for(run / CHECKPOINT_NAME)
         time.sleep(delay := random.uniform(0, 0.3))
-        started = workers(process)
-        assert sorted(started) == [0, 1]
-        for pid in (process.pid, *started.values()):
-            os.kill(pid, signal.SIGKILL)
+        process.signal_all(signal.SIGKILL)
     assert 0 < load_checkpoint(run).step <= STEPS, delay
     resumed = torchrun.run("resume", run, *WORDS)
     assert resumed.returncode == 0, resumed.stderr
@@ -197,11 +169,11 @@ def test_a_process_that_is_killed_ends_the_run_with_one_line(
 ):
     run = tmp_path / "run"
     words = [f"--run={run}", *options(small(steps=5000)), *WORDS, "--processes=2"]
-    with ended(command.start("fit", "tiny", *words)) as process:
-        wait_for((run / CHECKPOINT_NAME).is_file, process)
+    with command.started("fit", "tiny", *words) as process:
+        process.wait_for(run / CHECKPOINT_NAME)
         started = workers(process)
         os.kill(started[rank], signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.finish(60)
     assert process.returncode == 2
     (line,) = told(errors)
     assert f"process {rank} of 2 was ended by SIGKILL" in line
@@ -238,10 +210,10 @@ def test_machines_that_begin_with_other_weights_are_refused(
 def test_ctrl_c_ends_both_with_one_line(small, tmp_path, command, options):
     run = tmp_path / "run"
     words = [f"--run={run}", *options(small(steps=5000)), *WORDS, "--processes=2"]
-    with ended(command.start("fit", "tiny", *words)) as process:
-        wait_for((run / CHECKPOINT_NAME).is_file, process)
+    with command.started("fit", "tiny", *words) as process:
+        process.wait_for(run / CHECKPOINT_NAME)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.finish(60)
     assert process.returncode == 130
     (line,) = told(errors)
     assert "stopped; go on with `dtir-train resume" in line
@@ -253,8 +225,8 @@ def test_ctrl_c_ends_both_with_one_line(small, tmp_path, command, options):
 def test_when_the_one_that_started_them_is_killed_they_end_too(small, tmp_path, command, options):
     run = tmp_path / "run"
     words = [f"--run={run}", *options(small(steps=5000)), *WORDS, "--processes=2"]
-    with ended(command.start("fit", "tiny", *words)) as process:
-        wait_for((run / CHECKPOINT_NAME).is_file, process)
+    with command.started("fit", "tiny", *words) as process:
+        process.wait_for(run / CHECKPOINT_NAME)
         started = workers(process)
         process.kill()
     deadline = time.monotonic() + 60
@@ -278,14 +250,15 @@ def test_without_a_launcher_who_is_left_alone_says_so(
     common |= {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 1, "LOCAL_RANK": 0}
     for name, value in common.items():
         monkeypatch.setenv(name, str(value))
-    started = []
-    for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
-        started.append(command.start("fit", "tiny", *words))
-    with ended(started[0]) as first, ended(started[1]) as second:
-        wait_for((run / CHECKPOINT_NAME).is_file, first)
+    with ExitStack() as stack:
+        started = []
+        for rank in ("0", "1"):
+            monkeypatch.setenv("RANK", rank)
+            started.append(stack.enter_context(command.started("fit", "tiny", *words)))
+        first, second = started
+        first.wait_for(run / CHECKPOINT_NAME)
         second.send_signal(signal.SIGSTOP)
-        _, errors = first.communicate(timeout=120)
+        _, errors = first.finish(120)
     assert first.returncode == 2
     (line,) = told(errors)
     assert "another process of this run ended, or was silent for 5 s" in line
@@ -342,16 +315,10 @@ except DataError:
 
 
 @pytest.mark.slow
-def test_the_end_is_no_crash_while_threads_of_torch_hold_tensors(tmp_path):
+def test_the_end_is_no_crash_while_threads_of_torch_hold_tensors(command):
     """Python aborts about every third time where it ends with them."""
-    script = tmp_path / "script.py"
-    script.write_text(ENDING)
-    done = [
-        subprocess.run(
-            [sys.executable, *TORCHRUN, script], capture_output=True, text=True, check=False
-        )
-        for _ in range(2)
-    ]
+    command.script.write_text(ENDING)
+    done = [replace(command, launcher=TORCHRUN).run() for _ in range(2)]
     assert not [run.stderr for run in done if "terminate called" in run.stderr]
     assert all("exitcode  : 2" in run.stderr for run in done)
 
@@ -436,12 +403,10 @@ distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_none_ends_before_all_know_why(tmp_path):
+def test_none_ends_before_all_know_why(command):
     """Who still gathers would take the one that ended for lost, and say so beside its error."""
-    script = tmp_path / "late.py"
-    script.write_text(LATE)
-    words = [sys.executable, *TORCHRUN, str(script)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    command.script.write_text(LATE)
+    done = replace(command, launcher=TORCHRUN).run()
     assert done.returncode == 0, done.stderr
     times: dict[str, list[float]] = {"known": [], "ended": []}
     for line in done.stdout.splitlines():

@@ -407,18 +407,11 @@ def test_a_run_goes_on_exactly_after_kill_9_at_any_moment(
     configuration = small(steps=steps, settle=settle, precision=precision)
     run, whole = tmp_path / "run", tmp_path / "whole"
     often = ["--save-every=2", "--log-every=1", "--validate-every=7", "--device=cpu"]
-    process = command.start("fit", "tiny", f"--run={run}", *options(configuration), *often)
-    deadline = time.monotonic() + 240
-    try:
-        while not (run / CHECKPOINT_NAME).is_file():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+    with command.started("fit", "tiny", f"--run={run}", *options(configuration), *often) as process:
+        process.wait_for(run / CHECKPOINT_NAME)
         delay = random.uniform(0, 0.5)
         time.sleep(delay)
-    finally:
         process.kill()
-        process.communicate()
     assert process.returncode == -signal.SIGKILL
     reached = load_checkpoint(run).step
     assert 0 < reached < steps, delay
