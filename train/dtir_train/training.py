@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -211,15 +211,16 @@ def _train(
     # Only now: a folder without pictures to train on holds no run.
     world.together(lambda: write_configuration(folder, configuration) if begins and first else None)
     log = MetricsFile(folder, system.step) if first else None
+    ahead = fabric.device.type != "cpu"
     with (
         stop_after_step(at_once_if_repeated=world.size == 1) as stop,
         _board(folder, system.step, first) as board,
         TrainingProgress(schedule.steps, system.step, first) as progress,
+        closing(batches.prepared(system.step, schedule.steps, ahead=ahead)) as prepared,
     ):
         for line in pictures.remarks:
             progress.tell(line)
-        ahead = fabric.device.type != "cpu"
-        for made in batches.prepared(system.step, schedule.steps, ahead=ahead):
+        for made in prepared:
             step, batch = system.step, on_device(made, fabric)
             metrics = system.train_step(batch, schedule.rate(step), schedule.settles(step))
             losses, stopping = _over_processes(metrics, stop, fabric)

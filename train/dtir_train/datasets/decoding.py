@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -67,12 +68,14 @@ def decode(
     def decode_share(rank: int, processes: int) -> None:
         mine = missing_shards(folder, len(entries), rank, processes)
         chosen = [[entries[position] for position in shard] for shard in mine]
-        pictures = _pictures(source, chosen, size, align, original_size)
         # Names may look like rich's markup.
         task = escape(f"decoding {source.path.name}")
-        # Ended here: what `rich.progress.track` leaves open after an error is ended by the garbage
-        # collector, which waits for ever where it runs while another bar is drawn.
-        with Progress(disable=not mine or world.local_rank > 0) as bar:
+        # Ended here: after an error the garbage collector would end what is left open, threads and
+        # bar, and wait for ever where it runs while a thread starts, or another bar is drawn.
+        with (
+            Progress(disable=not mine or world.local_rank > 0) as bar,
+            closing(_pictures(source, chosen, size, align, original_size)) as pictures,
+        ):
             shown = bar.track(pictures, sum(map(len, mine)), description=task)
             write_shards(folder, mine, iter(shown))
 
@@ -121,7 +124,7 @@ def _pictures(
     size: int,
     align: bool,
     original_size: tuple[int, int] | None,
-) -> Iterator[NDArray[np.uint8] | None]:
+) -> Generator[NDArray[np.uint8] | None]:
     """Decodes the entries of some shards in order, in threads, holding a shard's at most."""
     threads = os.cpu_count() or 1
     finder = FaceFinder(at_once=threads) if align else None

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
-from rich.progress import track
+from rich.progress import Progress
 
 _COARSE, _FINE = 32, 64
 # The square of an aligned crop that the face itself fills: left, top and side as shares.
@@ -46,13 +46,13 @@ def are_among(
     likest, shifts = _likest(_grey(pictures, _COARSE), _grey(others, _COARSE))
     faces, known = _grey(pictures, _FINE), _grey(others, _FINE)
     pairs = list(zip(faces, likest, shifts, strict=True))
-    return np.array(
-        [
+    # `rich.progress.track` would leave the bar open after an error.
+    with Progress(transient=True) as bar:
+        same = [
             any(_same(face, known[other], shift) for other, shift in zip(near, moved, strict=True))
-            for face, near, moved in track(pairs, description=escape(task), transient=True)
-        ],
-        np.bool_,
-    )
+            for face, near, moved in bar.track(pairs, description=escape(task))
+        ]
+    return np.array(same, np.bool_)
 
 
 def _grey(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
