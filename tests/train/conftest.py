@@ -98,17 +98,17 @@ class Started(subprocess.Popen[str]):
 
     def __init__(self, words: list[str], environment: Mapping[str, str], **options) -> None:
         # All inherit it.
-        self._mark = f"DTIR_TEST_STARTED={uuid.uuid4()}"
-        name, _, value = self._mark.partition("=")
+        self._mark = uuid.uuid4().hex
+        environment = {**environment, "DTIR_TEST_STARTED": self._mark}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        super().__init__(words, env={**environment, name: value}, **pipes, **options)
+        super().__init__(words, env=environment, **pipes, **options)
 
     def signal_all(self, number: int) -> None:
         self.send_signal(number)
         for environ in Path("/proc").glob("[0-9]*/environ"):
             # Not all are ours to read, and one may end meanwhile.
             with suppress(OSError):
-                if self._mark.encode() in environ.read_bytes().split(b"\0"):
+                if self._mark.encode() in environ.read_bytes():
                     os.kill(int(environ.parent.name), number)
 
     def wait_for(self, what: Path) -> None:

@@ -118,6 +118,7 @@ def test_torchrun_goes_on_exactly_after_kill_9_at_any_moment(
     with torchrun.started("fit", "tiny", *words) as process:
         process.wait_for(run / CHECKPOINT_NAME)
         time.sleep(delay := random.uniform(0, 0.3))
+        assert sorted(workers(process)) == [0, 1]
         process.signal_all(signal.SIGKILL)
     assert 0 < load_checkpoint(run).step <= STEPS, delay
     resumed = torchrun.run("resume", run, *WORDS)
